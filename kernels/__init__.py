@@ -1,0 +1,1 @@
+"""Arithmetic on arrays in the blocked layout: convolutions, norms, pools and copies."""
