@@ -1,0 +1,22 @@
+# The environment under which MPI ranks start well; sourced by every script in jobs/ and by the tests.
+# Each line may be overridden by setting the variable beforehand.
+
+if [ "$(id -u)" = 0 ]; then                                 # Open MPI refuses root unless told twice
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+
+# Open MPI 5: looking for fast networks costs a second at every start; Pis and laptops have TCP and shared memory
+export OMPI_MCA_pml="${OMPI_MCA_pml:-ob1}" OMPI_MCA_btl="${OMPI_MCA_btl:-self,sm,tcp}"
+# a waiting rank gives its core away: without this 6 ranks on 2 cores need 12 ms for a barrier
+export OMPI_MCA_mpi_yield_when_idle="${OMPI_MCA_mpi_yield_when_idle:-1}"
+# more ranks than cores are allowed, and nobody is pinned (else the first rank of every host sits on core 0)
+export PRTE_MCA_rmaps_default_mapping_policy="${PRTE_MCA_rmaps_default_mapping_policy:-:oversubscribe}"
+export PRTE_MCA_hwloc_default_binding_policy="${PRTE_MCA_hwloc_default_binding_policy:-none}"
+# the same three for Open MPI 4 (Debian's package)
+export OMPI_MCA_rmaps_base_oversubscribe="${OMPI_MCA_rmaps_base_oversubscribe:-1}"
+export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
+# MPICH: a waiting rank sleeps instead of starving one that computes (costs 0.4 ms of latency; set 0 with a core for every rank)
+export MPIR_CVAR_ENABLE_HEAVY_YIELD="${MPIR_CVAR_ENABLE_HEAVY_YIELD:-1}"
+
+# one thread a rank unless the job says otherwise
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
