@@ -1,1 +1,35 @@
-"""Arithmetic on arrays in the blocked layout: convolutions, norms, pools and copies."""
+"""Arithmetic on arrays in the blocked layout: convolutions, norms, pools and copies.
+
+An activation is (N, CB, H, W, B): channels in zero-padded blocks of B = 16, or the picture interleaved in one block of
+B = C < 16. Filters are (OCB, ICB, KH, KW, BI, 16); of a grouped convolution (OCB, KH, KW, C/groups, 16). The two inner
+axes of an activation are contiguous, the outer strides are free: a view along N, CB, H or W is as good as an array.
+Outputs come first, gradients carry the prefix d, every convolution is "valid". float32 runs through SIMD kernels,
+float64 through the loops of `naive`, which are the definition. Nothing here knows of tiles, ranks or layers.
+
+Importing this package costs nothing: numba is imported at the first use of a name.
+"""
+import importlib
+
+_HOME = {
+    'convolution': 'conv_forward conv_backward_data conv_backward_weights',
+    'elementwise': 'moments normalize_activate activate_backward_reduce activate_backward sgd ACTIVATIONS',
+    'pools': 'maxpool_forward maxpool_backward avgpool_forward avgpool_backward',
+    'copies': 'copy_channels add pack unpack',
+    'layout': 'BLOCK blocks to_blocked from_blocked pack_filters unpack_filters',
+    'threads': 'set_threads',
+    'jit': 'load',
+}
+_HOME = {name: module for module, names in _HOME.items() for name in names.split()}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(importlib.import_module('.' + _HOME[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__

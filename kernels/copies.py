@@ -1,0 +1,79 @@
+"""Copies and sums of views: channel ranges, halo boxes, gradients of a tensor that is read twice."""
+from .jit import kernel, row
+
+
+@kernel('f5 i f5 i i i')
+def _copy_channels(dst, dst_c, src, src_c, count, accumulate):
+    N, _, H, W, _ = dst.shape
+    DB, SB = dst.shape[4], src.shape[4]
+    done = 0
+    while done < count:
+        # the longest run that stays in one block on both sides
+        to, first = divmod(dst_c + done, DB)
+        of, start = divmod(src_c + done, SB)
+        run = min(DB - first, SB - start, count - done)
+        for n in range(N):
+            for h in range(H):
+                out, a = row(dst, n, to, h), row(src, n, of, h)
+                for v in range(W):
+                    for c in range(run):
+                        if accumulate:
+                            out[v, first + c] += a[v, start + c]
+                        else:
+                            out[v, first + c] = a[v, start + c]
+        done += run
+
+
+def copy_channels(dst, dst_c, src, src_c, count, add=False):
+    """Plain channels src_c ... src_c + count of src to dst_c ... of dst (or add them); N, H, W agree; touches nothing else."""
+    _copy_channels(dst, dst_c, src, src_c, count, int(add))
+
+
+@kernel('f5 f5')
+def add(dst, src):
+    """dst += src."""
+    N, CB, H, W, B = dst.shape
+    for n in range(N):
+        for b in range(CB):
+            for h in range(H):
+                out, a = row(dst, n, b, h), row(src, n, b, h)
+                for v in range(W):
+                    for lane in range(B):
+                        out[v, lane] += a[v, lane]
+
+
+@kernel('c1 f5')
+def pack(buffer, view):
+    """The view's elements, in its order, to the front of the flat buffer."""
+    N, CB, H, W, B = view.shape
+    at = 0
+    for n in range(N):
+        for b in range(CB):
+            for h in range(H):
+                src = row(view, n, b, h)
+                for v in range(W):
+                    for lane in range(B):
+                        buffer[at + v * B + lane] = src[v, lane]
+                at += W * B
+
+
+@kernel('f5 c1 i')
+def _unpack(view, buffer, accumulate):
+    N, CB, H, W, B = view.shape
+    at = 0
+    for n in range(N):
+        for b in range(CB):
+            for h in range(H):
+                out = row(view, n, b, h)
+                for v in range(W):
+                    for lane in range(B):
+                        if accumulate:
+                            out[v, lane] += buffer[at + v * B + lane]
+                        else:
+                            out[v, lane] = buffer[at + v * B + lane]
+                at += W * B
+
+
+def unpack(view, buffer, add=False):
+    """The inverse of pack; with `add` the buffer is added to the view."""
+    _unpack(view, buffer, int(add))

@@ -1,0 +1,48 @@
+"""Conversion between plain arrays (NCHW, FCHW) and the blocked layout. Plain numpy; not for the inner loop of training."""
+import numpy as np
+
+BLOCK = 16
+
+
+def blocks(channels, block=BLOCK):
+    """Number of blocks that hold so many channels."""
+    return -(-channels // block)
+
+
+def to_blocked(array, block=BLOCK, dtype=None):
+    """(N, C, H, W) -> (N, CB, H, W, block), lanes past C zero. block = C stores a picture interleaved."""
+    n, c, h, w = array.shape
+    count = blocks(c, block)
+    out = np.zeros((n, count, h, w, block), dtype or array.dtype)
+    for b in range(count):
+        part = array[:, b * block:(b + 1) * block]
+        out[:, b, :, :, :part.shape[1]] = part.transpose(0, 2, 3, 1)
+    return out
+
+
+def from_blocked(x, channels):
+    """(N, CB, H, W, B) -> (N, channels, H, W)."""
+    n, count, h, w, block = x.shape
+    return np.ascontiguousarray(x.transpose(0, 1, 4, 2, 3)).reshape(n, count * block, h, w)[:, :channels]
+
+
+def pack_filters(w, groups=1, block=BLOCK, dtype=None):
+    """(F, C/groups, KH, KW) -> (OCB, ICB, KH, KW, block, 16), or (OCB, KH, KW, C/groups, 16) when groups > 1."""
+    f, c, kh, kw = w.shape
+    ocb, icb = blocks(f), blocks(c, block)
+    full = np.zeros((ocb * BLOCK, (c if groups > 1 else icb * block), kh, kw), dtype or w.dtype)
+    full[:f, :c] = w
+    if groups > 1:
+        return np.ascontiguousarray(full.reshape(ocb, BLOCK, c, kh, kw).transpose(0, 3, 4, 2, 1))
+    return np.ascontiguousarray(full.reshape(ocb, BLOCK, icb, block, kh, kw).transpose(0, 2, 4, 5, 3, 1))
+
+
+def unpack_filters(packed, filters, channels, groups=1):
+    """The inverse: -> (filters, channels, KH, KW), where channels counts those of one group."""
+    if groups > 1:
+        ocb, kh, kw, c, _ = packed.shape
+        full = packed.transpose(0, 4, 3, 1, 2).reshape(ocb * BLOCK, c, kh, kw)
+    else:
+        ocb, icb, kh, kw, block, _ = packed.shape
+        full = packed.transpose(0, 5, 1, 4, 2, 3).reshape(ocb * BLOCK, icb * block, kh, kw)
+    return np.ascontiguousarray(full[:filters, :channels])
