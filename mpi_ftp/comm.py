@@ -1,0 +1,192 @@
+"""The only door to MPI. `world()` gives the ranks of this run; without a launcher one rank works alone, without an MPI library.
+
+What the rest of the program uses: rank, size, host, sums over ranks (blocking or not), small objects, prepared messages.
+"""
+import os
+import socket
+
+from .errors import LauncherError
+
+# Set by the launchers for every process they start.
+RANK_COUNTS = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'MPI_LOCALNRANKS', 'PMIX_SIZE')
+
+
+def launched():
+    """Whether a launcher (mpirun, srun) started this process."""
+    return any(name in os.environ for name in RANK_COUNTS + ('PMIX_RANK', 'PMI_RANK', 'SLURM_STEP_NUM_TASKS'))
+
+
+def asked_ranks():
+    """The rank count that the launcher was asked for, or None."""
+    names = RANK_COUNTS[:2] + (('SLURM_STEP_NUM_TASKS',) if 'SLURM_STEP_ID' in os.environ and 'SLURM_PROCID' in os.environ else ())
+    counts = [int(os.environ[name]) for name in names if os.environ.get(name, '').isdigit()]
+    return counts[0] if counts else None
+
+
+_world = None
+
+
+def world(ranks=None):
+    """The communicator of all ranks of this run.
+
+    `ranks`: how many the user expects (`--ranks`). Raises LauncherError when the launcher, or the user, asked for another number of
+    ranks than MPI formed: else every process would silently train alone.
+    """
+    global _world
+    if _world is None:
+        _world = World.start() if launched() else Alone()
+    expected = ranks or asked_ranks()
+    if expected and expected != _world.size:
+        raise LauncherError(f'the launcher was asked for {expected} ranks but MPI formed {_world.size} '
+                            f'(on {_world.host}); mpirun and the MPI library of this Python are not of one kind, use the mpirun beside {_python()}')
+    return _world
+
+
+def _python():
+    import sys
+    return sys.executable
+
+
+class Finished:
+    """A communication that is over."""
+
+    def wait(self):
+        pass
+
+    def test(self):
+        return True
+
+
+class Alone:
+    """One rank without MPI: every sum is its own term, nobody to talk to."""
+    rank, size, host_rank, host_size, hosts = 0, 1, 0, 1, 1
+
+    def __init__(self):
+        self.host = socket.gethostname()
+
+    def sum(self, array):
+        return array
+
+    def start_sum(self, array):
+        return Finished()
+
+    def broadcast(self, value, root=0):
+        return value
+
+    def gather(self, value):
+        return [value]
+
+    def maximum(self, value):
+        return value
+
+    def barrier(self):
+        pass
+
+    def split(self, colour, key=0):
+        return self
+
+    def host_comm(self):
+        return self
+
+    def messages(self, sends, receives, tag):
+        if sends or receives:
+            raise RuntimeError('one rank has nobody to send to')
+        return Messages([], [])
+
+    def abort(self, code):
+        os._exit(code)
+
+
+class World:
+    """Ranks of an MPI communicator."""
+
+    def __init__(self, comm, mpi):
+        self.comm, self.mpi = comm, mpi
+        self.rank, self.size = comm.rank, comm.size
+        self.host = socket.gethostname()
+        self._on_host = None
+
+    @staticmethod
+    def start():
+        """Initialise MPI. With several threads in the process (the prefetching one) only the main thread calls MPI."""
+        import mpi4py
+        mpi4py.rc.thread_level = 'funneled'
+        from mpi4py import MPI
+        return World(MPI.COMM_WORLD, MPI)
+
+    def sum(self, array):
+        """Add `array` over all ranks, in place."""
+        if self.size > 1:
+            self.comm.Allreduce(self.mpi.IN_PLACE, array)
+        return array
+
+    def start_sum(self, array):
+        """Begin to add `array` over all ranks, in place; wait() before reading it."""
+        return Pending(self.comm.Iallreduce(self.mpi.IN_PLACE, array), array) if self.size > 1 else Finished()
+
+    def broadcast(self, value, root=0):
+        return self.comm.bcast(value, root)
+
+    def gather(self, value):
+        """Every rank's value on rank 0, None elsewhere."""
+        return self.comm.gather(value, 0)
+
+    def maximum(self, value):
+        return self.comm.allreduce(value, self.mpi.MAX)
+
+    def barrier(self):
+        self.comm.Barrier()
+
+    def split(self, colour, key=0):
+        """The ranks that give the same colour (None: no communicator)."""
+        comm = self.comm.Split(self.mpi.UNDEFINED if colour is None else colour, key)
+        return None if colour is None else World(comm, self.mpi)
+
+    def host_comm(self):
+        """The ranks of this host."""
+        if self._on_host is None:
+            self._on_host = World(self.comm.Split_type(self.mpi.COMM_TYPE_SHARED, self.rank), self.mpi)
+        return self._on_host
+
+    def messages(self, sends, receives, tag):
+        """Prepared messages: lists of (peer, contiguous array)."""
+        return Messages([self.comm.Send_init(a, peer, tag) for peer, a in sends],
+                        [self.comm.Recv_init(a, peer, tag) for peer, a in receives], self.mpi, (sends, receives))
+
+    def abort(self, code):
+        """End all ranks of the run at once."""
+        self.comm.Abort(code)
+
+
+class Pending:
+    """A sum under way; keeps its array alive, which mpi4py does not."""
+
+    def __init__(self, request, array):
+        self.request, self.array = request, array
+
+    def wait(self):
+        self.request.Wait()
+
+    def test(self):
+        return self.request.Test()
+
+
+class Messages:
+    """Persistent requests, started together and completed together. Keeps its buffers alive."""
+
+    def __init__(self, sends, receives, mpi=None, buffers=None):
+        self.requests, self.mpi, self.buffers = receives + sends, mpi, buffers
+
+    def start(self):
+        if self.requests:
+            self.mpi.Prequest.Startall(self.requests)
+
+    def poll(self):
+        """Let the messages progress: MPI moves them only when it is called."""
+        if self.requests:
+            self.mpi.Request.Testall(self.requests)
+
+    def wait(self):
+        if self.requests:
+            self.mpi.Request.Waitall(self.requests)
+

@@ -1,0 +1,1 @@
+"""The layer kinds: geometry beside maths, one file per family. Nothing here knows of ranks or messages."""

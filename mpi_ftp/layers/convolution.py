@@ -1,0 +1,125 @@
+"""Convolutional and connected layers (a connected layer is a convolution whose filter is as large as its input)."""
+from .. import kernels
+from ..errors import CfgError
+from ..region import NOTHING, Region
+from ..tile import BLOCK
+from . import norm
+from .base import Layer, stride_scale
+from .window import Window
+
+ACTIVATIONS = ('linear', 'leaky', 'relu', 'logistic', 'mish', 'swish')
+
+
+class Convolution(Layer):
+    """`filters` windows over all channels (of their group), bias or batch norm, activation."""
+    kind = 'convolutional'
+    two_phase = True
+    halo_free = False
+
+    def __init__(self, index, source, in_shape, filters, rows, columns, groups=1, activation='linear', normalize=False, section=None):
+        channels, h, w = in_shape
+        self.rows, self.columns, self.groups = rows, columns, groups
+        self.filters, self.activation, self.normalize = filters, activation, normalize
+        out = (filters, rows.outputs(h, 2 * rows.pad), columns.outputs(w, 2 * columns.pad))
+        super().__init__(index, [source], [in_shape], out, section)
+        if channels % groups or filters % groups:
+            raise CfgError(f'{self.name}: {channels} channels and {filters} filters do not divide into groups={groups}')
+        self.block = channels if source < 0 and channels < BLOCK else BLOCK
+
+    @property
+    def tensors(self):
+        channels = self.in_shapes[0][0] // self.groups
+        vectors = ['bias'] + ['scale', 'mean', 'variance'] * self.normalize
+        return [(name, (self.filters,)) for name in vectors] + [
+            ('filters', (self.filters, channels, self.rows.size, self.columns.size))]
+
+    def scale(self, in_scale):
+        return stride_scale(in_scale, self.rows.stride)
+
+    def needs(self, region):
+        if region.empty:
+            return [NOTHING]
+        (n0, c0, y0, x0), (n1, c1, y1, x1) = region.lo, region.hi
+        (top, bottom), (left, right) = self.rows.needs(y0, y1), self.columns.needs(x0, x1)
+        first, last = self.group_channels(c0, c1)
+        return [Region((n0, first, top, left), (n1, last, bottom, right))]
+
+    def group_channels(self, c0, c1):
+        """The input channels that output channels [c0, c1) read."""
+        channels = self.in_shapes[0][0]
+        if self.groups == 1:
+            return 0, channels
+        per_in, per_out = channels // self.groups, self.filters // self.groups
+        first, last = c0 // per_out * per_in, -(-c1 // per_out) * per_in
+        return first // BLOCK * BLOCK, min(channels, -(-last // BLOCK) * BLOCK)
+
+    def local_groups(self, state):
+        c0, c1 = state.channels
+        groups = self.groups * (c1 - c0) // self.filters
+        if self.groups > 1 and groups * self.filters != self.groups * (c1 - c0):
+            raise CfgError(f'{self.name}: a cut along C at filters {c0} to {c1} splits a group of filters')
+        return max(1, groups)
+
+    def flops(self, region):
+        taps = self.rows.size * self.columns.size * self.in_shapes[0][0] // self.groups
+        return 2 * region.size * taps
+
+    @property
+    def margin(self):
+        """Zeros around dz that let its gradient kernel run without tests at the edge."""
+        if self.rows.stride != 1 or self.columns.stride != 1:
+            return 0, 0
+        return self.rows.extent - 1, self.columns.extent - 1
+
+    def options(self, state, pass_):
+        return {'dilation': self.rows.dilation, 'groups': self.local_groups(state), **state.algorithm.get(pass_, {})}
+
+    def forward(self, z, xs, state):
+        kernels.conv_forward(z, xs[0], state.weights['filters'], self.rows.stride, **self.options(state, 'forward'))
+
+    def finish(self, y, z, owned, state, again=False):
+        norm.finish(self, y, z, owned, state, again)
+
+    def backward_data(self, dxs, dz, xs, origins, state):
+        """dz carries `margin` zeros on each side; origins: where dx begins, from the first pixel that dz's first output reads."""
+        top, left = origins[0]
+        kernels.conv_backward_data(dxs[0], dz, state.weights['filters'], self.rows.stride, margin=self.margin, top=top, left=left,
+                                   **self.options(state, 'backward_data'))
+
+    def backward_weights(self, dz, xs, state):
+        kernels.conv_backward_weights(state.grads['filters'], xs[0], dz, self.rows.stride, **self.options(state, 'backward_weights'))
+
+
+class Connected(Convolution):
+    """Every output reads the whole input."""
+    kind = 'connected'
+
+    def __init__(self, index, source, in_shape, outputs, activation='linear', normalize=False, section=None):
+        _, h, w = in_shape
+        super().__init__(index, source, in_shape, outputs, Window(h), Window(w), 1, activation, normalize, section)
+
+    @property
+    def tensors(self):
+        vectors = [(name, (self.filters,)) for name in ['scale', 'mean', 'variance'] * self.normalize]
+        channels, h, w = self.in_shapes[0]
+        return [('bias', (self.filters,)), ('filters', (self.filters, channels * h * w))] + vectors
+
+    def scale(self, in_scale):
+        return stride_scale(in_scale, max(1, self.rows.size))
+
+
+def from_section(index, source, in_shape, section):
+    """A convolutional layer from its .cfg section, with Darknet's defaults."""
+    size, stride = section.int('size', 1), section.int('stride', 1)
+    pad = size // 2 if section.int('pad', 0) else section.int('padding', 0)
+    dilation = section.int('dilation', 1)
+    if section.int('pad', 0) and dilation > 1:
+        pad = dilation * (size // 2)
+    window = Window(size, stride, pad, dilation)
+    return Convolution(index, source, in_shape, section.int('filters', 1), window, window, section.int('groups', 1),
+                       section.choice('activation', ACTIVATIONS, 'logistic'), bool(section.int('batch_normalize', 0)), section)
+
+
+def connected_from_section(index, source, in_shape, section):
+    return Connected(index, source, in_shape, section.int('output', 1), section.choice('activation', ACTIVATIONS, 'logistic'),
+                     bool(section.int('batch_normalize', 0)), section)
