@@ -1,0 +1,97 @@
+"""Pixels of a network's input: bilinear samples of a picture and colour distortion. Arithmetic on arrays only."""
+import math
+
+import numba
+import numpy as np
+
+# nogil: the loader's thread samples while the step computes. Explicit signatures: nothing compiles inside a step.
+_OUT = ('float32[:,:,:]', 'float64[:,:,:]')
+
+
+def _jit(tail):
+    return numba.njit([f'void({out}, {tail})' for out in _OUT], cache=True, nogil=True)
+
+
+@_jit('uint8[:,:,::1], int64, int64, int64, int64, int64, int64, int64, int64, boolean, '
+      'float64[::1], int64[::1], float64[::1], float64')
+def sample(out, source, top, left, height, width, y0, x0, net_h, net_w, flip, affine, window, bounds, fill):
+    """out (h, w, 3) overwritten: the pixels (y0, x0) ... of a net_h x net_w input, values 0 ... 1.
+
+    Input pixel (Y, X), X mirrored if `flip`, inside `window` (top, left, bottom, right) is the bilinear sample of the
+    height x width picture at
+        x = affine[0] * (X - left of window) + affine[1] * (Y - top of window) + affine[2]
+        y = affine[3] * (X - left of window) + affine[4] * (Y - top of window) + affine[5]
+    clamped to `bounds` (y lowest, x lowest, y highest, x highest); beyond the picture lies 0, beyond the window `fill`,
+    beyond the input 0. `source` is the part of the picture from (top, left) on that these samples read. The result
+    depends on Y and X alone, so any cut gives the same bits.
+    """
+    for i in range(out.shape[0]):
+        row = y0 + i
+        for j in range(out.shape[1]):
+            column = x0 + j
+            if row < 0 or row >= net_h or column < 0 or column >= net_w:
+                for c in range(3):
+                    out[i, j, c] = 0.
+                continue
+            if flip:
+                column = net_w - 1 - column
+            if row < window[0] or column < window[1] or row >= window[2] or column >= window[3]:
+                for c in range(3):
+                    out[i, j, c] = fill
+                continue
+            u, v = column - window[1], row - window[0]
+            y = min(max(affine[3] * u + affine[4] * v + affine[5], bounds[0]), bounds[2])
+            x = min(max(affine[0] * u + affine[1] * v + affine[2], bounds[1]), bounds[3])
+            iy, ix = int(math.floor(y)), int(math.floor(x))
+            dy, dx = y - iy, x - ix
+            for c in range(3):
+                total = 0.
+                for p in range(2):
+                    for q in range(2):
+                        if 0 <= iy + p < height and 0 <= ix + q < width:
+                            weight = (dy if p else 1. - dy) * (dx if q else 1. - dx)
+                            if weight != 0.:
+                                total += weight * source[iy + p - top, ix + q - left, c]
+                out[i, j, c] = total / 255.
+
+
+@_jit('float64, float64, float64')
+def distort(out, hue, saturation, exposure):
+    """out (h, w, 3) in place: RGB to HSV, hue turned by `hue` of a turn, the others multiplied, back, cut to [0, 1]."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            r, g, b = np.float64(out[i, j, 0]), np.float64(out[i, j, 1]), np.float64(out[i, j, 2])
+            value = max(r, g, b)
+            delta = value - min(r, g, b)
+            if delta == 0.:                  # grey has no hue
+                h = s = 0.
+            else:
+                s = delta / value
+                if r == value:
+                    h = (g - b) / delta
+                elif g == value:
+                    h = 2. + (b - r) / delta
+                else:
+                    h = 4. + (r - g) / delta
+                h = h / 6. + hue
+                h = 6. * (h - math.floor(h))
+            s *= saturation
+            value *= exposure
+            f = h - math.floor(h)
+            p, q, t = value * (1. - s), value * (1. - s * f), value * (1. - s * (1. - f))
+            sector = int(h) % 6
+            if sector == 0:
+                r, g, b = value, t, p
+            elif sector == 1:
+                r, g, b = q, value, p
+            elif sector == 2:
+                r, g, b = p, value, t
+            elif sector == 3:
+                r, g, b = p, q, value
+            elif sector == 4:
+                r, g, b = t, p, value
+            else:
+                r, g, b = value, p, q
+            out[i, j, 0] = min(max(r, 0.), 1.)
+            out[i, j, 1] = min(max(g, 0.), 1.)
+            out[i, j, 2] = min(max(b, 0.), 1.)

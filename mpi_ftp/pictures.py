@@ -1,0 +1,252 @@
+"""Labelled pictures in one HDF5 file: the format, its writer and its reader. Knows nothing of networks, tiles or ranks.
+
+    pictures  uint8 (N, Hmax, Wmax, 3), chunks of 64x64 pixels: a hyperslab reads little more than itself, and chunks
+              beyond a smaller picture's edge are never written, so padding costs no space
+    sizes     int32 (N, 2)      height and width of each picture inside its slab
+    names     string (N,)       the source's name of each picture
+    offsets   int64 (N + 1,)    boxes[offsets[i]:offsets[i + 1]] belong to picture i
+    boxes     float64 (M, 5)    class, centre x, centre y, width, height as fractions of the picture
+    labels    int32 (N,)        one class a picture; only in classification sets
+    classes   string (K,)       class names
+    splits/S  int64 (n,)        picture numbers of split S; splits may overlap
+"""
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mpi_ftp.errors import DataError, nearest
+
+FORMAT, VERSION = 'mpi_ftp pictures', 1
+CHUNK = 64
+
+
+class Pictures:
+    """Reader of one file. Any number of processes may read at once; reads may come from any thread.
+
+    `classes`, `splits` and `attributes` are plain lists and a dict. Raises DataError when the file cannot be used.
+    """
+
+    def __init__(self, path):
+        self.path = str(path)
+        self._file = _open(self.path)
+        try:
+            self._load()
+        except (KeyError, OSError) as error:
+            self._file.close()
+            raise DataError(f'{self.path}: damaged: {_words(error)}; convert it again') from error
+
+    def _load(self):
+        file = self._file
+        self.attributes = dict(file.attrs)
+        self.classes = [str(name) for name in file['classes'].asstr()[:]]
+        self._names = file['names'].asstr()[:]
+        self._sizes = file['sizes'][:]
+        self._offsets = file['offsets'][:]
+        self._boxes = file['boxes'][:]
+        self._labels = file['labels'][:] if 'labels' in file else None
+        self._splits = {name: file['splits'][name][:] for name in file['splits']}
+        self._pixels = file['pictures']
+        self.splits = list(self._splits)
+
+    def __len__(self):
+        return len(self._sizes)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self._file.close()
+
+    @property
+    def labelled(self):
+        """True for a classification set (one class a picture), False for a detection set (boxes)."""
+        return self._labels is not None
+
+    def indices(self, split):
+        """Picture numbers of `split`; 'all' is every picture, whether or not a split holds it."""
+        if split == 'all':
+            return np.arange(len(self))
+        if split not in self._splits:
+            raise DataError(f'{self.path} has no split "{split}"{nearest(split, self.splits)} '
+                            f'(it has {", ".join(self.splits) or "none"}, and "all")')
+        return self._splits[split]
+
+    def name(self, i):
+        return self._names[i]
+
+    def size(self, i):
+        """Height and width in pixels."""
+        return int(self._sizes[i, 0]), int(self._sizes[i, 1])
+
+    def boxes(self, i):
+        """(k, 5) float64: class, centre x, centre y, width, height as fractions of the picture."""
+        return self._boxes[self._offsets[i]:self._offsets[i + 1]]
+
+    def label(self, i):
+        """The class number of picture i. Raises DataError in a detection set."""
+        if self._labels is None:
+            raise DataError(f'{self.path} holds boxes, not one class a picture, which a classifier needs')
+        return int(self._labels[i])
+
+    def read(self, i, y0, y1, x0, x1):
+        """uint8 (y1 - y0, x1 - x0, 3): rows y0 to y1 and columns x0 to x1, which must lie inside the picture."""
+        try:
+            return self._pixels[i, y0:y1, x0:x1]
+        except OSError as error:
+            raise DataError(f'{self.path}: picture {self.name(i)} cannot be read: {_words(error)}') from error
+
+
+class Loose:
+    """Pictures in memory with the reading half of `Pictures`: what to detect on, with nothing known about them."""
+
+    def __init__(self, arrays):
+        self._arrays = list(arrays)
+
+    def __len__(self):
+        return len(self._arrays)
+
+    def size(self, i):
+        return self._arrays[i].shape[:2]
+
+    def read(self, i, y0, y1, x0, x1):
+        return np.ascontiguousarray(self._arrays[i][y0:y1, x0:x1])
+
+
+class Writer:
+    """Writes a new file under a temporary name; `finish` renames it, leaving the `with` block without it removes it.
+
+    `shape` (Hmax, Wmax) bounds every picture; `labelled` chooses between one class a picture and boxes.
+    """
+
+    def __init__(self, path, classes, shape, labelled=False):
+        import h5py
+        self.path = Path(path)
+        self.part = self.path.with_name(f'{self.path.name}.{os.getpid()}.tmp')
+        self._names, self._sizes, self._boxes, self._labels = [], [], [], [] if labelled else None
+        try:
+            self._file = h5py.File(self.part, 'w')
+        except OSError as error:
+            raise DataError(f'{path} cannot be written: {_words(error)}') from error
+        h, w = shape
+        self._pixels = self._file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3),
+                                                 chunks=(1, min(h, CHUNK), min(w, CHUNK), 3))
+        self._file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._file:
+            self._file.close()
+        self.part.unlink(missing_ok=True)
+
+    def add(self, name, pixels, boxes=(), label=None):
+        """Appends one picture, uint8 (h, w, 3), with its (k, 5) boxes or its class number; returns its number."""
+        number = len(self._names)
+        self._names.append(name)
+        self._sizes.append(pixels.shape[:2])
+        self._boxes.append(np.reshape(np.asarray(boxes, np.float64), (-1, 5)))
+        if self._labels is not None:
+            self._labels.append(label)
+        if number >= self._pixels.shape[0]:
+            self._pixels.resize(number + 256, axis=0)
+        self._pixels[number, :pixels.shape[0], :pixels.shape[1]] = pixels
+        return number
+
+    def finish(self, splits, **attributes):
+        """Writes the tables, flushes to the disk and renames. `splits`: {name: picture numbers}."""
+        import h5py
+        file, count = self._file, len(self._names)
+        self._pixels.resize(count, axis=0)
+        file['sizes'] = np.array(self._sizes, np.int32).reshape(-1, 2)
+        file.create_dataset('names', data=self._names, shape=(count,), dtype=h5py.string_dtype())
+        file['offsets'] = np.cumsum([0] + [len(b) for b in self._boxes], dtype=np.int64)
+        file['boxes'] = np.concatenate(self._boxes) if count else np.empty((0, 5))
+        if self._labels is not None:
+            file['labels'] = np.array(self._labels, np.int32)
+        group = file.create_group('splits', track_order=True)
+        for name, numbers in splits.items():
+            group[name] = np.array(numbers, np.int64)
+        file.attrs.update(format=FORMAT, version=VERSION, **attributes)
+        file.close()
+        publish(self.part, self.path)
+
+
+def publish(part, path):
+    """Moves the finished file `part` to `path` so that a reader, or a power cut, sees the old or the new file, whole."""
+    with open(part, 'rb+') as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    folder = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_picture(path, size=None):
+    """uint8 (h, w, 3) of a picture file or open binary file, upright (EXIF), resized to `size` (w, h) if given.
+
+    Raises DataError when it cannot be decoded, or holds more than 8 bits a channel.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+    Image.MAX_IMAGE_PIXELS = None            # large aerial pictures are what tiles are for
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in 'IF':
+                raise DataError(f'{_file(path)}: pixels of mode {image.mode}, expected 8 bits a channel')
+            image = ImageOps.exif_transpose(image).convert('RGB')
+            if size is not None and image.size != tuple(size):
+                image = image.resize(size, Image.Resampling.BILINEAR)
+            return np.asarray(image)
+    except UnidentifiedImageError:
+        raise DataError(f'{_file(path)}: not a picture this program can read') from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f'{_file(path)}: cannot be decoded: {_words(error)}') from error
+
+
+def picture_size(path):
+    """(h, w) of a picture file when upright, from its header alone. Raises DataError as `load_picture`."""
+    from PIL import Image, UnidentifiedImageError
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with Image.open(path) as image:
+            w, h = image.size
+            return (w, h) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (h, w)
+    except UnidentifiedImageError:
+        raise DataError(f'{_file(path)}: not a picture this program can read') from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f'{_file(path)}: cannot be decoded: {_words(error)}') from error
+
+
+def _open(path):
+    import h5py
+    if not os.path.exists(path):
+        raise DataError(f'{path} does not exist')
+    if not os.path.isfile(path) or not h5py.is_hdf5(path):
+        raise DataError(f'{path} is not an HDF5 file; make one with "mpi-ftp convert"')
+    try:
+        # Readers never lock: the file may lie on NFS, and a finished file is never written again
+        file = h5py.File(path, 'r', locking=False)
+    except OSError as error:
+        raise DataError(f'{path} cannot be opened: {_words(error)}') from error
+    found, version = file.attrs.get('format'), file.attrs.get('version')
+    if found == FORMAT and version == VERSION:
+        return file
+    file.close()
+    if found == FORMAT:
+        raise DataError(f'{path} has format version {version}, this program reads {VERSION}; convert it again')
+    raise DataError(f'{path} was not written by "mpi-ftp convert"')
+
+
+def _file(path):
+    return getattr(path, 'name', path)
+
+
+def _words(error):
+    """An exception's text on one line."""
+    return ' '.join(str(error).split())
