@@ -52,12 +52,13 @@ NEUTRAL = {'net': {'adam': 0, 'time_steps': 1, 'random': 0}, 'convolutional': {'
            'reorg': {'flatten': 0, 'extra': 0}}
 NEUTRAL_COMMON = {'numload': 0, 'dontloadscales': 0, 'smooth': 0}
 
-REQUIRED = object()
-
 
 @dataclass(frozen=True)
 class Section:
-    """One [kind] with its options as text. `line` and `lines[key]` count from 1 in `path`; 0 for what was added by a program."""
+    """One [kind] with its options as text. `line` and `lines[key]` count from 1 in `path`; 0 for what was added by a program.
+
+    The typed getters `int float ints floats flag text choice` raise CfgError; a key without a default must be there.
+    """
     kind: str
     line: int = 0
     options: MappingProxyType = field(default_factory=lambda: MappingProxyType({}))
@@ -74,9 +75,13 @@ class Section:
     def __contains__(self, key):
         return key in self.options
 
+    def get(self, key, default=None):
+        """The text of a key, or the default."""
+        return self.options.get(key, default)
+
     def _get(self, key, default, convert, expected):
         if key not in self.options:
-            if default is REQUIRED:
+            if default is None:
                 raise self.error(key, expected)
             return default
         try:
@@ -84,7 +89,7 @@ class Section:
         except ValueError:
             raise self.error(key, f'expected {expected}') from None
 
-    def integer(self, key, default=REQUIRED, least=None):
+    def int(self, key, default=None, least=None):
         """A whole number, not below `least`."""
         def convert(text):
             value = int(text)
@@ -93,7 +98,7 @@ class Section:
             return value
         return self._get(key, default, convert, 'a whole number' + (f' of at least {least}' if least is not None else ''))
 
-    def number(self, key, default=REQUIRED, least=None):
+    def float(self, key, default=None, least=None):
         """A finite floating point number, not below `least`."""
         def convert(text):
             value = float(text)
@@ -106,18 +111,18 @@ class Section:
         """True or False from 1 or 0."""
         return self._get(key, default, lambda text: ('0', '1').index(text) == 1, '0 or 1')
 
-    def integers(self, key, default=REQUIRED):
+    def ints(self, key, default=None):
         """A tuple of whole numbers separated by commas."""
         return self._get(key, default, lambda text: tuple(map(int, text.rstrip(',').split(','))), 'whole numbers separated by commas')
 
-    def numbers(self, key, default=REQUIRED):
+    def floats(self, key, default=None):
         """A tuple of floating point numbers separated by commas."""
         return self._get(key, default, lambda text: tuple(map(float, text.rstrip(',').split(','))), 'numbers separated by commas')
 
-    def text(self, key, default=REQUIRED):
+    def text(self, key, default=None):
         return self._get(key, default, str, 'a value')
 
-    def choice(self, key, choices, default=REQUIRED):
+    def choice(self, key, choices, default=None):
         """One of the words `choices`."""
         value = self._get(key, default, str, 'one of ' + ', '.join(choices))
         if key in self.options and value not in choices:
@@ -136,7 +141,7 @@ def as_text(value):
     return str(int(value)) if isinstance(value, bool) else f'{value:.9g}' if isinstance(value, float) else str(value)
 
 
-def read(path):
+def read_cfg(path):
     """The Sections of a .cfg file, the first being [net]; CfgError names file and line of what is wrong."""
     try:
         text = Path(path).read_text(encoding='utf-8')
@@ -188,7 +193,7 @@ def check(section):
             raise CfgError(f'{section.path}:{section.lines.get(key, section.line)}: unknown key "{key}" in [{kind}]{nearest(key, known)}')
         if key in NEUTRAL.get(kind, ()) or kind != 'net' and key in NEUTRAL_COMMON:
             neutral = {**NEUTRAL_COMMON, **NEUTRAL.get(kind, {})}[key]
-            if neutral is None or section.number(key) != neutral:
+            if neutral is None or section.float(key) != neutral:
                 raise section.error(key, 'not trained here; leave the key out' + (f' or set it to {neutral}' if neutral is not None else ''))
 
 

@@ -29,10 +29,10 @@ def section(text, kind='convolutional'):
 def test_reads_comments_spaces_aliases_and_lines():
     net, conv, region = cfg.parse(SMALL, 'small.cfg')
     assert [s.kind for s in (net, conv, region)] == ['net', 'convolutional', 'region']
-    assert (net.integer('height'), net.integers('steps'), region.numbers('anchors')) == (32, (10, 20), (1.5, 2, 3.25, 4))
+    assert (net.int('height'), net.ints('steps'), region.floats('anchors')) == (32, (10, 20), (1.5, 2, 3.25, 4))
     assert (conv.line, conv.lines['size'], conv.path) == (8, 10, 'small.cfg')
     assert conv.flag('batch_normalize') and not conv.flag('pad') and 'pad' not in conv
-    assert conv.choice('activation', ('linear', 'leaky')) == 'leaky' and conv.integer('stride', 1) == 1
+    assert conv.choice('activation', ('linear', 'leaky')) == 'leaky' and conv.int('stride', 1) == 1
 
 
 def test_write_and_read_again():
@@ -44,7 +44,7 @@ def test_write_and_read_again():
 
 
 def test_repeated_keys_must_agree():
-    assert section('size=3\nsize=3').integer('size') == 3
+    assert section('size=3\nsize=3').int('size') == 3
     with pytest.raises(CfgError, match=r'some.cfg:5: \[convolutional\] size=5, but line 4 says size=3'):
         section('size=3\nsize=5')
 
@@ -68,14 +68,14 @@ def test_refused(text, message):
 
 
 @pytest.mark.parametrize('text, call, message', [
-    ('size=three', lambda s: s.integer('size'), r'some.cfg:4: \[convolutional\] size=three: expected a whole number'),
-    ('size=0', lambda s: s.integer('size', least=1), 'size=0: expected a whole number of at least 1'),
-    ('dot=0.0', lambda s: s.integer('dot'), 'dot=0.0: expected a whole number'),
-    ('filters=3', lambda s: s.integer('size'), r'some.cfg:3: \[convolutional\] size is missing: a whole number'),
+    ('size=three', lambda s: s.int('size'), r'some.cfg:4: \[convolutional\] size=three: expected a whole number'),
+    ('size=0', lambda s: s.int('size', least=1), 'size=0: expected a whole number of at least 1'),
+    ('dot=0.0', lambda s: s.int('dot'), 'dot=0.0: expected a whole number'),
+    ('filters=3', lambda s: s.int('size'), r'some.cfg:3: \[convolutional\] size is missing: a whole number'),
     ('activation=leeky', lambda s: s.choice('activation', ('linear', 'leaky')), 'one of linear, leaky, did you mean "leaky"'),
     ('batch_normalize=yes', lambda s: s.flag('batch_normalize'), 'batch_normalize=yes: expected 0 or 1'),
-    ('learning_rate=inf', lambda s: s.number('learning_rate'), 'expected a number'),
-    ('learning_rate=1,,2', lambda s: s.numbers('learning_rate'), 'expected numbers separated by commas'),
+    ('learning_rate=inf', lambda s: s.float('learning_rate'), 'expected a number'),
+    ('learning_rate=1,,2', lambda s: s.floats('learning_rate'), 'expected numbers separated by commas'),
 ])
 def test_wrong_values(text, call, message):
     with pytest.raises(CfgError, match=message):
@@ -89,7 +89,7 @@ def test_neutral_and_ignored_keys():
 
 def test_missing_and_binary_files(tmp_path):
     with pytest.raises(CfgError, match='No such file'):
-        cfg.read(tmp_path / 'none.cfg')
+        cfg.read_cfg(tmp_path / 'none.cfg')
     (tmp_path / 'b.cfg').write_bytes(b'\xff\xfe\x00\x80')
     with pytest.raises(CfgError, match='is not a text file'):
-        cfg.read(tmp_path / 'b.cfg')
+        cfg.read_cfg(tmp_path / 'b.cfg')
