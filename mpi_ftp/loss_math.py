@@ -1,0 +1,232 @@
+"""Loops that the detection losses share: activations of a head, decoded boxes, overlaps, detections. Arrays and numbers only.
+
+A head (n, C, h, w) holds for each anchor a the planes a*(5+classes) + 0..3 for x, y, w, h, 4 for objectness, 5... for classes.
+`top`, `left` place the array's first cell in the whole grid of H x W cells; `priors` are anchors as parts of the picture.
+
+exp and softplus are polynomials written out here: a loop over a row of cells becomes SIMD code with them, and each cell gets the
+same bits wherever it stands in the row, which a library's vector exp does not promise.
+"""
+import math
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+VALUE, COST, IOU, CLASS, OBJECT, ANY, R50, R75, TRUTHS, CELLS = range(10)     # places in `sums`: the value and loss.STATS
+
+kernel = njit(cache=True, nogil=True, error_model='numpy')      # numpy's division by zero: nan and inf, no branch
+
+
+def exp(v):
+    """e**v, within 2 units in the last place; the exponent is clamped where the result would not be a normal number."""
+
+
+@overload(exp)
+def _exp(v):
+    single = v == types.float32
+    T, I = (np.float32, np.int32) if single else (np.float64, np.int64)
+    low, high = (T(-87.3), T(88.3)) if single else (T(-708.3), T(709.0))
+    per_octave, bias, shift = T(1 / math.log(2)), I(127 if single else 1023), I(23 if single else 52)
+    octave = T(0.693359375) if single else T(0.693147180369123816490)           # ln 2 in two parts, the first short
+    rest = T(-2.12194440e-4) if single else T(1.90821492927058770002e-10)
+    c = tuple(T(1 / math.factorial(k)) for k in range(14))
+
+    def exp32(v):
+        v = low if v < low else high if v > high else v                         # a nan stays one
+        k = np.rint(v * per_octave)
+        r = v - k * octave - k * rest
+        p = c[0] + r * (c[1] + r * (c[2] + r * (c[3] + r * (c[4] + r * (c[5] + r * (c[6] + r * c[7]))))))
+        return p * I((I(k) + bias) << shift).view(T)
+
+    def exp64(v):
+        v = low if v < low else high if v > high else v
+        k = np.rint(v * per_octave)
+        r = v - k * octave - k * rest
+        p = c[7] + r * (c[8] + r * (c[9] + r * (c[10] + r * (c[11] + r * (c[12] + r * c[13])))))
+        p = c[0] + r * (c[1] + r * (c[2] + r * (c[3] + r * (c[4] + r * (c[5] + r * (c[6] + r * p))))))
+        return p * I((I(k) + bias) << shift).view(T)
+    return exp32 if single else exp64
+
+
+def softplus(v):
+    """log(1 + e**v) = -log(1 - logistic(v)), without overflow."""
+
+
+@overload(softplus)
+def _softplus(v):
+    single = v == types.float32
+    T, terms = (np.float32, 8) if single else (np.float64, 18)
+    zero, one, two = T(0), T(1), T(2)
+    c = tuple(T(1 / (2 * k + 1)) for k in range(18))
+
+    def implementation(v):
+        u = exp(-abs(v))                                    # in (0, 1]; log(1 + u) = 2 artanh(u / (2 + u))
+        s = u / (two + u)
+        q, p = s * s, c[terms - 1]
+        for k in range(terms - 2, -1, -1):
+            p = c[k] + q * p
+        return (v if v > zero else zero) + two * s * p
+    return implementation
+
+
+def logistic(v):
+    """1 / (1 + e**-v)."""
+
+
+@overload(logistic)
+def _logistic(v):
+    one = np.float32(1) if v == types.float32 else np.float64(1)
+
+    def implementation(v):
+        return one / (one + exp(-v))
+    return implementation
+
+
+@kernel
+def iou(ax, ay, aw, ah, bx, by, bw, bh):
+    """Overlap over union of two boxes in centre form; 0 when they are apart, nan when both are empty."""
+    half = type(ax)(0.5)
+    width = min(ax + aw * half, bx + bw * half) - max(ax - aw * half, bx - bw * half)
+    height = min(ay + ah * half, by + bh * half) - max(ay - ah * half, by - bh * half)
+    shared = width * height if width >= 0 and height >= 0 else type(ax)(0)
+    return shared / (aw * ah + bw * bh - shared)
+
+
+@kernel
+def decode_row(boxes, planes, j, top, left, H, W, width, height):
+    """boxes (5, w): cx, cy, w, h as parts of the picture and objectness of one anchor (`width`, `height`) in row j of `planes` (5+, h, w)."""
+    one = planes.dtype.type(1)
+    columns, rows, y0 = one * W, one * H, one * (top + j)
+    for i in range(boxes.shape[1]):
+        boxes[0, i] = (one * (left + i) + logistic(planes[0, j, i])) / columns
+        boxes[1, i] = (y0 + logistic(planes[1, j, i])) / rows
+        boxes[2, i] = exp(planes[2, j, i]) * width
+        boxes[3, i] = exp(planes[3, j, i]) * height
+        boxes[4, i] = logistic(planes[4, j, i])
+
+
+@kernel
+def overlap_row(best, which, boxes, truths, first, last):
+    """best (w,): largest IoU of each box with truths first...last-1, rows [class, cx, cy, w, h]; which (w,): that truth, or -1."""
+    T = boxes.dtype.type
+    best[:] = T(0)
+    which[:] = -1
+    for t in range(first, last):
+        x, y, w, h = T(truths[t, 1]), T(truths[t, 2]), T(truths[t, 3]), T(truths[t, 4])
+        for i in range(best.size):
+            overlap = iou(boxes[0, i], boxes[1, i], boxes[2, i], boxes[3, i], x, y, w, h)
+            better = overlap > best[i]
+            best[i] = overlap if better else best[i]
+            which[i] = t if better else which[i]
+
+
+@kernel
+def activate(x, classes, softmax):
+    """Darknet's output of a head for its input x (n, C, h, w): logistic everywhere but w and h; classes softmax if wanted."""
+    y = np.empty_like(x)
+    size = 5 + classes
+    n, channels, h, w = x.shape
+    top, total = np.empty(w, x.dtype), np.empty(w, x.dtype)
+    for b in range(n):
+        for c in range(channels):
+            entry = c % size
+            if entry == 2 or entry == 3:
+                y[b, c] = x[b, c]
+            elif entry < 5 or not softmax:
+                for j in range(h):
+                    for i in range(w):
+                        y[b, c, j, i] = logistic(x[b, c, j, i])
+        if softmax:
+            for a in range(channels // size):
+                first, end = a * size + 5, (a + 1) * size
+                for j in range(h):
+                    softmax_row(y[b], x[b], first, end, j, top, total)
+    return y
+
+
+@kernel
+def softmax_row(y, x, first, end, j, top, total):
+    """y, x (C, h, w): softmax over the planes first...end-1 of every cell of row j; `top`, `total` (w,) are scratch."""
+    w = x.shape[2]
+    top[:] = x[first, j]
+    for c in range(first + 1, end):
+        for i in range(w):
+            top[i] = x[c, j, i] if x[c, j, i] > top[i] else top[i]
+    total[:] = x.dtype.type(0)
+    for c in range(first, end):
+        for i in range(w):
+            y[c, j, i] = exp(x[c, j, i] - top[i])
+            total[i] += y[c, j, i]
+    for c in range(first, end):
+        for i in range(w):
+            y[c, j, i] /= total[i]
+
+
+@kernel
+def detect(x, sample, top, left, H, W, priors, classes, softmax, thresh):
+    """Rows [sample, cx, cy, w, h, objectness, scores] of the anchors whose objectness exceeds thresh, by sample, row, column, anchor."""
+    n, _, h, w = x.shape
+    size, anchors = 5 + classes, len(priors)
+    boxes, p = np.empty((anchors, 5, w), x.dtype), np.empty(classes, x.dtype)
+    capacity, count = 64, 0
+    rows = np.empty((capacity, 6 + classes), x.dtype)
+    for b in range(n):
+        for j in range(h):
+            for a in range(anchors):
+                decode_row(boxes[a], x[b, a * size:], j, top, left, H, W, priors[a, 0], priors[a, 1])
+            for i in range(w):
+                for a in range(anchors):
+                    objectness = boxes[a, 4, i]
+                    if not objectness > thresh:
+                        continue
+                    if count == capacity:
+                        capacity *= 2
+                        longer = np.empty((capacity, 6 + classes), x.dtype)
+                        longer[:count] = rows
+                        rows = longer
+                    rows[count, 0] = sample + b
+                    rows[count, 1:6] = boxes[a, :, i]
+                    probabilities(p, x[b, a * size + 5:, j, i], softmax)
+                    for k in range(classes):
+                        score = objectness * p[k]
+                        rows[count, 6 + k] = score if score > thresh else x.dtype.type(0)
+                    count += 1
+    return rows[:count].copy()
+
+
+@kernel
+def probabilities(p, x, softmax):
+    """p (classes,): class probabilities from the first len(p) of x. Returns log sum exp of them if softmax, else 0."""
+    zero = p.dtype.type(0)
+    if not softmax:
+        for k in range(p.size):
+            p[k] = logistic(x[k])
+        return zero
+    top, total = x[0], zero
+    for k in range(p.size):
+        top = max(top, x[k])
+    for k in range(p.size):
+        p[k] = exp(x[k] - top)
+        total += p[k]
+    for k in range(p.size):
+        p[k] /= total
+    return top + math.log(total)
+
+
+@kernel
+def mark_classes(target, p, truths, first, t, place, forced):
+    """target (classes,): 1 at the classes of the truths up to t that share t's box, logistic classes. True if t began it anew.
+
+    Darknet lets a later truth add its class to those of an earlier one, which it tells by a class gradient that is not 0
+    at class 0. `forced` is a truth that came before them all, or -1.
+    """
+    fresh = True
+    for s in range(first - 1, t + 1):
+        if s < first and forced < 0 or s >= first and place[s] != place[t]:
+            continue
+        fresh = fresh or target[0] == p[0]
+        if fresh:
+            target[:] = 0
+        target[int(truths[forced if s < first else s, 0])] = 1
+        began, fresh = fresh, False
+    return began
