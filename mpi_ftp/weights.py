@@ -1,0 +1,108 @@
+"""Darknet's .weights files: read slice by slice, written whole. Knows the order of bytes; what tensors a layer has, the layer says.
+
+A file is a header (int32 major, minor, revision, then the number of pictures seen) followed by float32 values, little-endian, of
+every layer's `tensors` in order (Darknet's parser.c). The number of pictures is an int64 from version 0.2 on, an int32 before; files of
+a version above 1000 hold connected layers transposed. A file may end early at the end of any layer ("darknet19_448.conv.23").
+"""
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from .errors import WeightsError
+from .files import replacing
+
+VERSION = (0, 2, 0)
+
+
+def stored(network, key):
+    """(layer, [(name, plain shape)]) in file order, without the layers that the .cfg marks with `key`=1 (dontload, dontsave)."""
+    return [(layer, layer.tensors) for layer in network.layers
+            if layer.tensors and not (layer.section is not None and layer.section.int(key, 0))]
+
+
+def numbers(tensors):
+    return sum(math.prod(shape) for _, shape in tensors)
+
+
+class WeightsFile:
+    """A .weights file opened for a network; float32 arrays in plain order are read on request, by rows of their first axis.
+
+    seen: pictures the file's network was trained on. layers_present: the file covers layers 0 … layers_present - 1.
+    Raises WeightsError when the file does not end where a layer ends, or is longer than the network.
+    """
+
+    def __init__(self, path, network):
+        self.path = Path(path)
+        try:
+            size = self.path.stat().st_size
+            with open(self.path, 'rb') as file:
+                head = file.read(20)
+        except OSError as error:
+            raise WeightsError(f'cannot read the weights {path}: {error.strerror}') from None
+        if len(head) < 16:
+            raise WeightsError(f'{path}: {size} bytes are no Darknet .weights file; expected a header of 16 or 20 bytes')
+        major, minor, _ = struct.unpack('<3i', head[:12])
+        wide = major * 10 + minor >= 2 and major < 1000 and minor < 1000
+        self.transposed = major > 1000 or minor > 1000
+        self.header = 20 if wide and len(head) == 20 else 16
+        self.seen = max(0, struct.unpack('<q' if self.header == 20 else '<i', head[12:self.header])[0])
+        self.offsets, self.network = {}, network
+        self.layers_present = self._place(size)
+        self.values = np.memmap(self.path, '<f4', 'r', self.header, ((size - self.header) // 4,))
+
+    def _place(self, size):
+        """Note where each tensor lies; the index of the first layer that the file does not cover."""
+        end = start = self.header
+        for layer, tensors in stored(self.network, 'dontload'):
+            start, end = end, end + 4 * numbers(tensors)
+            if size == start > self.header:
+                return layer.index
+            if size < end:
+                raise WeightsError(f'{self.path}: ends inside {layer.name}: found {size} bytes, expected {end} (the end of this layer)'
+                                   + (f' or {start} (the end of the one before)' if start > self.header else '') + '; is it of another network?')
+            for name, shape in tensors:
+                self.offsets[layer.index, name] = (start - self.header) // 4, shape
+                start += 4 * math.prod(shape)
+        if size != end:
+            raise WeightsError(f'{self.path}: found {size} bytes, expected {end} for the {len(self.network.layers)} layers of the network; '
+                               'is it of another network?')
+        return len(self.network.layers)
+
+    def __contains__(self, layer):
+        """Whether the file holds the tensors of a layer (by index)."""
+        return any(index == layer for index, _ in self.offsets)
+
+    def read(self, layer, name, first=None, last=None):
+        """Rows [first, last) of a tensor's first axis; only these are read from the disk."""
+        offset, shape = self.offsets[layer, name]
+        flat = self.values[offset:offset + math.prod(shape)]
+        if self.transposed and name == 'filters' and self.network.layers[layer].kind == 'connected':
+            whole = flat.reshape(math.prod(shape[1:]), shape[0]).T
+        else:
+            whole = flat.reshape(shape[0], -1)
+        part = np.array(whole[first:last], np.float32, order='C')
+        return part.reshape(len(part), *shape[1:])
+
+    def __iter__(self):
+        """(layer index, name, whole array) of every tensor, one at a time."""
+        for layer, name in self.offsets:
+            yield layer, name, self.read(layer, name)
+
+
+def write(path, network, seen, get, layers=None):
+    """Write the tensors get(layer index, name) of the first `layers` layers (default all) to a new file that replaces `path`.
+
+    get returns the whole array in plain order; its shape is checked (ValueError: a mistake of the caller).
+    """
+    with replacing(path) as temporary, open(temporary, 'wb') as file:
+        file.write(struct.pack('<3iq', *VERSION, seen))
+        for layer, tensors in stored(network, 'dontsave'):
+            if layers is not None and layer.index >= layers:
+                break
+            for name, shape in tensors:
+                array = np.asarray(get(layer.index, name))
+                if array.shape != tuple(shape):
+                    raise ValueError(f'{layer.name} {name} has shape {array.shape}, expected {tuple(shape)}')
+                np.ascontiguousarray(array, '<f4').tofile(file)
