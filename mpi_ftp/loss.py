@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .cfg import COMMON
 from .errors import CfgError, DataError, PlanError, nearest
 
 STATS = ('cost', 'iou', 'class', 'objectness', 'any_objectness', 'recall50', 'recall75', 'truths', 'cells', 'dropped')
-ELSEWHERE = ('jitter random truth onlyforward stopbackward dontsave dontload numload dontloadscales learning_rate smooth '
-             'type').split()        # keys of any layer, or of the data, that are read elsewhere
+ELSEWHERE = ('jitter', 'random', *COMMON.split())          # keys that the data or any layer may read
 
 
 class RegionRules(NamedTuple):
@@ -164,44 +164,50 @@ class SoftmaxLoss:
         for key in ('spatial', 'noloss'):
             if _number(options, self.kind, key, int, 0):
                 raise CfgError(f'[softmax] {key}={options[key]} is not trained by this program, only {key}=0')
-        inputs = int(np.prod(self.shape))
-        if self.groups < 1 or inputs % self.groups:
-            raise CfgError(f'[softmax] groups={self.groups} must divide its {inputs} inputs')
+        self.inputs = int(np.prod(self.shape))
+        if self.groups < 1 or self.inputs % self.groups:
+            raise CfgError(f'[softmax] groups={self.groups} must divide its {self.inputs} inputs')
         if not self.temperature > 0:
             raise CfgError(f'[softmax] temperature={self.temperature:g} must be above 0')
 
     def activate(self, x):
         """Probabilities (n, C, H, W) for the inputs `x` of whole samples."""
-        z = x.reshape(len(x), self.groups, -1) / x.dtype.type(self.temperature)
-        e = np.exp(z - z.max(axis=2, keepdims=True, initial=-np.inf))
+        z = self._grouped(x) / x.dtype.type(self.temperature)
+        e = np.exp(z - z.max(axis=2, keepdims=True))
         return (e / e.sum(axis=2, keepdims=True)).reshape(x.shape)
 
     def __call__(self, x, cells, truths, seen=0, dx=None):
         _check_cells(self, x, cells)
-        if x.size and x.shape[1:] != self.shape:
-            raise PlanError(f'[softmax] needs whole samples {self.shape}, got the cells {cells}')
-        targets = self._targets(truths[cells.lo[0]:cells.lo[0] + len(x)], cells.lo[0])
         dx = np.empty_like(x) if dx is None else dx
-        dx[...] = p = self.activate(x)
-        rows = np.arange(len(targets))[:, None]
-        dx.reshape(len(x), -1)[rows, targets] -= 1
-        z = x.reshape(len(x), self.groups, -1).astype(np.float64) / self.temperature
-        top = z.max(axis=2, initial=-np.inf)
-        logs = top + np.log(np.exp(z - top[..., None]).sum(axis=2)) - z.reshape(len(x), -1)[rows, targets]
-        cost = float(logs.sum())
-        stats = dict.fromkeys(STATS, 0.0)
-        stats.update(cost=cost, truths=float(targets.size), **{'class': float(p.reshape(len(x), -1)[rows, targets].sum())})
+        if not x.size:
+            return 0.0, dx, dict.fromkeys(STATS, 0.0)
+        targets = self._targets(truths[cells.lo[0]:cells.lo[0] + len(x)], cells.lo[0])
+        sample, group = np.arange(len(x))[:, None], np.arange(self.groups)
+
+        p = self._grouped(self.activate(x))
+        probability = p[sample, group, targets]
+        p[sample, group, targets] -= 1
+        dx[...] = p.reshape(x.shape)
+
+        z = self._grouped(x).astype(np.float64) / self.temperature
+        top = z.max(axis=2)
+        cost = float((top + np.log(np.exp(z - top[..., None]).sum(axis=2)) - z[sample, group, targets]).sum())
+        stats = {**dict.fromkeys(STATS, 0.0), 'cost': cost, 'class': float(probability.sum()), 'truths': float(targets.size)}
         return cost * self.temperature, dx, stats
 
+    def _grouped(self, x):
+        return x.reshape(len(x), self.groups, self.inputs // self.groups)
+
     def _targets(self, truths, first):
-        """(n, groups) indices into the flat inputs, in the order of the groups."""
-        inputs = int(np.prod(self.shape))
+        """(n, groups) true classes, each counted from the first of its group."""
+        size = self.inputs // self.groups
         targets = np.empty((len(truths), self.groups), np.int64)
         for sample, (row, truth) in enumerate(zip(targets, truths), first):
             row[...] = np.sort(np.atleast_1d(truth)) if np.size(truth) == self.groups else -1
-            if (row // (inputs // self.groups) != np.arange(self.groups)).any():
-                raise DataError(f'sample {sample}: truth {truth} is not one class of each of the {self.groups} groups of {inputs} inputs')
-        return targets
+            if (row // size != np.arange(self.groups)).any():
+                what = f'a class below {size}' if self.groups == 1 else f'one class of each of {self.groups} groups of {size}'
+                raise DataError(f'sample {sample}: truth {truth} is not {what}')
+        return targets % size
 
 
 def summary(stats):
@@ -249,6 +255,8 @@ def _detections(loss, x, cells, thresh, softmax):
 def _check_cells(loss, x, cells):
     if x.shape != cells.shape and x.size + cells.size:
         raise ValueError(f'x {x.shape} is not the array of the cells {cells}')
+    if x.size and loss.kind == 'softmax' and x.shape[1:] != loss.shape:
+        raise PlanError(f'[softmax] needs whole samples {loss.shape} on one rank, got {cells}')
     if x.size and x.shape[1] != loss.shape[0]:
         raise PlanError(f'[{loss.kind}] needs all {loss.shape[0]} channels of a cell on one rank, got {cells}')
     if any(lo < 0 or hi > size for lo, hi, size in zip(cells.lo[1:], cells.hi[1:], loss.shape)):

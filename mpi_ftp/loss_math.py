@@ -9,12 +9,13 @@ same bits wherever it stands in the row, which a library's vector exp does not p
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
+
+from .boxes_math import iou, kernel
 
 VALUE, COST, IOU, CLASS, OBJECT, ANY, R50, R75, TRUTHS, CELLS = range(10)     # places in `sums`: the value and loss.STATS
 
-kernel = njit(cache=True, nogil=True, error_model='numpy')      # numpy's division by zero: nan and inf, no branch
 
 
 def exp(v):
@@ -80,16 +81,6 @@ def _logistic(v):
     def implementation(v):
         return one / (one + exp(-v))
     return implementation
-
-
-@kernel
-def iou(ax, ay, aw, ah, bx, by, bw, bh):
-    """Overlap over union of two boxes in centre form; 0 when they are apart, nan when both are empty."""
-    half = type(ax)(0.5)
-    width = min(ax + aw * half, bx + bw * half) - max(ax - aw * half, bx - bw * half)
-    height = min(ay + ah * half, by + bh * half) - max(ay - ah * half, by - bh * half)
-    shared = width * height if width >= 0 and height >= 0 else type(ax)(0)
-    return shared / (aw * ah + bw * bh - shared)
 
 
 @kernel

@@ -3,8 +3,9 @@ import math
 
 import numpy as np
 
-from .loss_math import (ANY, CELLS, CLASS, COST, IOU, OBJECT, R50, R75, TRUTHS, VALUE, decode_row, exp, iou, kernel, logistic,
-                        mark_classes, overlap_row, probabilities, softplus)
+from .boxes_math import iou, kernel
+from .loss_math import (ANY, CELLS, CLASS, COST, IOU, OBJECT, R50, R75, TRUTHS, VALUE, decode_row, exp, logistic, mark_classes,
+                        overlap_row, probabilities, softplus)
 
 
 @kernel

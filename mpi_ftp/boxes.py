@@ -1,0 +1,81 @@
+"""Boxes in centre form (cx, cy, w, h): overlap, non-maximum suppression, and the way back from the network's picture. Arrays only."""
+import numpy as np
+
+
+def iou(a, b):
+    """Intersection over union of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m). Two empty boxes give 0."""
+    a, b = np.asarray(a)[:, None], np.asarray(b)[None]
+    sides = np.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2) \
+        - np.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
+    shared = sides.clip(0).prod(-1)
+    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def nms(rows, thresh=0.45):
+    """Non-maximum suppression per class, as Darknet's do_nms_sort: a copy of `rows` with the scores of suppressed boxes set to 0.
+
+    `rows` (k, 6 + classes) [sample, cx, cy, w, h, objectness, scores] as a loss's `detections` returns them, of any number of
+    samples. In each sample and class, from the highest score down, a box takes the score from every later one that it overlaps
+    by more than `thresh`; equal scores go by the order of the rows.
+    """
+    rows = np.array(rows)
+    if not len(rows):
+        return rows
+    from .boxes_math import suppress
+    for sample in np.unique(rows[:, 0]):
+        chosen = np.flatnonzero(rows[:, 0] == sample)
+        part = rows[chosen]
+        suppress(part[:, 6:], part[:, 1:5], thresh)
+        rows[chosen, 6:] = part[:, 6:]
+    return rows
+
+
+def flatten(rows):
+    """(k, 7) rows [sample, class, score, cx, cy, w, h], one for each score above 0, by sample and falling score."""
+    rows = np.asarray(rows)
+    which, classes = np.nonzero(rows[:, 6:] > 0)
+    flat = np.column_stack([rows[which, 0], classes.astype(rows.dtype), rows[which, 6 + classes], rows[which, 1:5]])
+    return flat[np.lexsort((-flat[:, 2], flat[:, 0]))]
+
+
+def to_picture(boxes, picture, net, letterbox=True):
+    """Boxes (..., 4) in parts of the network's picture as parts of the original picture: a new array.
+
+    `picture`, `net`: (height, width) in pixels. A letterboxed picture keeps its shape and lies in the middle of the network's,
+    size and margin cut to whole pixels as in Darknet's letterbox_image; a stretched one has the same parts already.
+    """
+    boxes = np.array(boxes)
+    if letterbox:
+        boxes[..., 0:2] = (boxes[..., 0:2] - _margin(picture, net)) / _share(picture, net)
+        boxes[..., 2:4] /= _share(picture, net)
+    return boxes
+
+
+def to_net(boxes, picture, net, letterbox=True):
+    """The inverse of `to_picture`."""
+    boxes = np.array(boxes)
+    if letterbox:
+        boxes[..., 2:4] *= _share(picture, net)
+        boxes[..., 0:2] = boxes[..., 0:2] * _share(picture, net) + _margin(picture, net)
+    return boxes
+
+
+def letterbox_size(picture, net):
+    """(height, width) in whole pixels of a picture that is letterboxed into the network's."""
+    (h, w), (net_h, net_w) = picture, net
+    if net_w * h < net_h * w:
+        return max(1, h * net_w // w), net_w
+    return net_h, max(1, w * net_h // h)
+
+
+def _share(picture, net):
+    """(width, height) of the letterboxed picture as parts of the network's."""
+    h, w = letterbox_size(picture, net)
+    return np.array([w / net[1], h / net[0]])
+
+
+def _margin(picture, net):
+    """(left, top) of the letterboxed picture as parts of the network's."""
+    h, w = letterbox_size(picture, net)
+    return np.array([(net[1] - w) // 2 / net[1], (net[0] - h) // 2 / net[0]])

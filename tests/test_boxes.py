@@ -1,0 +1,79 @@
+"""Boxes: overlaps by hand, suppression against Darknet's rule read literally, and the way back from the network's picture."""
+import numpy as np
+import pytest
+
+from darknet_reading import overlap
+from mpi_ftp import boxes
+
+
+def some_boxes(k, seed):
+    rng = np.random.default_rng(seed)
+    return np.column_stack([rng.uniform(.2, .8, (k, 2)), rng.uniform(.05, .5, (k, 2))])
+
+
+def test_iou_by_hand():
+    a = [[.5, .5, .4, .4], [.1, .1, .2, .2], [.5, .5, 0, 0]]
+    b = [[.5, .5, .4, .4], [.7, .5, .4, .4], [.5, .5, .2, .2], [.9, .9, .1, .1], [.5, .5, 0, 0]]
+    wanted = [[1, .08 / .24, .25, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+    assert np.allclose(boxes.iou(a, b), wanted, atol=1e-15)
+    assert boxes.iou(np.empty((0, 4)), b).shape == (0, 5)
+
+
+def test_iou_of_all_pairs():
+    a, b = some_boxes(9, 0), some_boxes(7, 1)
+    assert np.allclose(boxes.iou(a, b), [[overlap(p, q) for q in b] for p in a], rtol=1e-13, atol=1e-15)
+    assert boxes.iou(a.astype(np.float32), b.astype(np.float32)).dtype == np.float32
+
+
+def suppressed(rows, thresh):
+    """do_nms_sort of one sample, literally."""
+    scores, order = rows[:, 6:].copy(), np.arange(len(rows))
+    for c in range(scores.shape[1]):
+        order = sorted(range(len(rows)), key=lambda k: (-scores[k, c], k))
+        for i, a in enumerate(order):
+            for b in order[i + 1:] if scores[a, c] else ():
+                if overlap(rows[a, 1:5], rows[b, 1:5]) > thresh:
+                    scores[b, c] = 0
+    return scores
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_nms_is_darknets(dtype):
+    rng = np.random.default_rng(2)
+    scores = rng.uniform(0, 1, (60, 3)).round(1) * (rng.uniform(size=(60, 3)) < .6)
+    rows = np.column_stack([rng.integers(0, 3, 60), some_boxes(60, 3), scores.max(1), scores]).astype(dtype)
+    before = rows.copy()
+    found = boxes.nms(rows, .45)
+    assert np.array_equal(rows, before) and np.array_equal(found[:, :6], rows[:, :6])
+    for sample in range(3):
+        part = rows[:, 0] == sample
+        assert np.array_equal(found[part, 6:], suppressed(rows[part], .45))
+    assert 0 < np.count_nonzero(found[:, 6:]) < np.count_nonzero(rows[:, 6:])
+    assert np.array_equal(boxes.nms(rows, 1.), rows) and boxes.nms(rows[:0]).shape == (0, 9)
+
+
+def test_flatten():
+    rows = np.array([[1, .1, .2, .3, .4, .9, 0, .5], [0, .5, .6, .7, .8, .9, .2, .6], [0, .5, .5, .5, .5, .9, 0, 0]])
+    wanted = [[0, 1, .6, .5, .6, .7, .8], [0, 0, .2, .5, .6, .7, .8], [1, 1, .5, .1, .2, .3, .4]]
+    assert np.array_equal(boxes.flatten(rows), wanted)
+    assert boxes.flatten(rows[:0]).shape == (0, 7)
+
+
+@pytest.mark.parametrize('picture, net', [((480, 640), (416, 416)), ((640, 480), (416, 416)), ((333, 517), (353, 417)), ((5, 4000), (96, 96)),
+                                          ((416, 416), (416, 416))])
+def test_letterbox_and_back(picture, net):
+    b = some_boxes(5, 4)
+    inside = boxes.to_net(b, picture, net)
+    assert np.allclose(boxes.to_picture(inside, picture, net), b, rtol=1e-12)
+    # the corners of the whole picture are whole pixels of the network's
+    h, w = boxes.letterbox_size(picture, net)
+    x, y, across, down = boxes.to_net([.5, .5, 1, 1], picture, net) * (net[1], net[0], net[1], net[0])
+    assert (across, down) == pytest.approx((w, h)) and (x - w / 2, y - h / 2) == pytest.approx(((net[1] - w) // 2, (net[0] - h) // 2))
+    assert (h == net[0] or w == net[1]) and h <= net[0] and w <= net[1]
+
+
+def test_letterbox_by_hand():
+    # 640x480 into 416x416: 416x312, 52 rows of grey above
+    assert boxes.letterbox_size((480, 640), (416, 416)) == (312, 416)
+    assert np.allclose(boxes.to_picture([.5, (52 + 78) / 416, .25, 156 / 416], (480, 640), (416, 416)), [.5, .25, .25, .5])
+    assert np.allclose(boxes.to_picture([.5, .3, .25, .4], (480, 640), (416, 416), letterbox=False), [.5, .3, .25, .4])
