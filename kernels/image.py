@@ -22,9 +22,10 @@ def sample(out, source, top, left, height, width, y0, x0, net_h, net_w, flip, af
         x = affine[0] * (X - left of window) + affine[1] * (Y - top of window) + affine[2]
         y = affine[3] * (X - left of window) + affine[4] * (Y - top of window) + affine[5]
     clamped to `bounds` (y lowest, x lowest, y highest, x highest); beyond the picture lies 0, beyond the window `fill`,
-    beyond the input 0. `source` is the part of the picture from (top, left) on that these samples read. The result
-    depends on Y and X alone, so any cut gives the same bits.
+    beyond the input 0. `source` is the part of the picture from (top, left) on that these samples read, at least
+    one pixel. The result depends on Y and X alone, so any cut gives the same bits.
     """
+    rows, columns = source.shape[0], source.shape[1]
     for i in range(out.shape[0]):
         row = y0 + i
         for j in range(out.shape[1]):
@@ -43,16 +44,16 @@ def sample(out, source, top, left, height, width, y0, x0, net_h, net_w, flip, af
             y = min(max(affine[3] * u + affine[4] * v + affine[5], bounds[0]), bounds[2])
             x = min(max(affine[0] * u + affine[1] * v + affine[2], bounds[1]), bounds[3])
             iy, ix = int(math.floor(y)), int(math.floor(x))
-            dy, dx = y - iy, x - ix
+            # A neighbour beyond the picture gets no weight, and any index that can be read
+            up = 1. - (y - iy) if 0 <= iy < height else 0.
+            down = y - iy if 0 <= iy + 1 < height else 0.
+            before = 1. - (x - ix) if 0 <= ix < width else 0.
+            after = x - ix if 0 <= ix + 1 < width else 0.
+            ya, yb = min(max(iy - top, 0), rows - 1), min(max(iy + 1 - top, 0), rows - 1)
+            xa, xb = min(max(ix - left, 0), columns - 1), min(max(ix + 1 - left, 0), columns - 1)
             for c in range(3):
-                total = 0.
-                for p in range(2):
-                    for q in range(2):
-                        if 0 <= iy + p < height and 0 <= ix + q < width:
-                            weight = (dy if p else 1. - dy) * (dx if q else 1. - dx)
-                            if weight != 0.:
-                                total += weight * source[iy + p - top, ix + q - left, c]
-                out[i, j, c] = total / 255.
+                out[i, j, c] = (up * (before * source[ya, xa, c] + after * source[ya, xb, c])
+                                + down * (before * source[yb, xa, c] + after * source[yb, xb, c])) / 255.
 
 
 @_jit('float64, float64, float64')
@@ -77,21 +78,9 @@ def distort(out, hue, saturation, exposure):
                 h = 6. * (h - math.floor(h))
             s *= saturation
             value *= exposure
-            f = h - math.floor(h)
-            p, q, t = value * (1. - s), value * (1. - s * f), value * (1. - s * (1. - f))
-            sector = int(h) % 6
-            if sector == 0:
-                r, g, b = value, t, p
-            elif sector == 1:
-                r, g, b = q, value, p
-            elif sector == 2:
-                r, g, b = p, value, t
-            elif sector == 3:
-                r, g, b = p, q, value
-            elif sector == 4:
-                r, g, b = t, p, value
-            else:
-                r, g, b = value, p, q
-            out[i, j, 0] = min(max(r, 0.), 1.)
-            out[i, j, 1] = min(max(g, 0.), 1.)
-            out[i, j, 2] = min(max(b, 0.), 1.)
+            # A channel is `value` where the hue is its own and falls to value * (1 - s) a third of the circle away
+            for c in range(3):
+                k = h + 5. - 2. * c
+                k -= 6. if k >= 6. else 0.
+                channel = value - value * s * max(0., min(k, 4. - k, 1.))
+                out[i, j, c] = min(max(channel, 0.), 1.)

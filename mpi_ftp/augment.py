@@ -200,7 +200,7 @@ def input_tile(out, pictures, i, draw, region, net_h, net_w):
     height, width = pictures.size(i)
     top, left, bottom, right = _source(draw, region, net_h, net_w, height, width)
     empty = top >= bottom or left >= right
-    source = np.zeros((0, 0, 3), np.uint8) if empty else pictures.read(i, top, bottom, left, right)
+    source = np.zeros((1, 1, 3), np.uint8) if empty else pictures.read(i, top, bottom, left, right)
     (_, _, y0, x0) = region.lo
     sample(out, source, top, left, height, width, y0, x0, net_h, net_w, draw.flip,
            np.array(draw.affine, np.float64), np.array(draw.window, np.int64), np.array(draw.bounds, np.float64), draw.fill)

@@ -1,7 +1,7 @@
 """Labelled pictures in one HDF5 file: the format, its writer and its reader. Knows nothing of networks, tiles or ranks.
 
-    pictures  uint8 (N, Hmax, Wmax, 3), chunks of 64x64 pixels: a hyperslab reads little more than itself, and chunks
-              beyond a smaller picture's edge are never written, so padding costs no space
+    pictures  uint8 (N, Hmax, Wmax, 3), chunks of about 32x32 pixels: a hyperslab reads little more than itself, and
+              chunks beyond a smaller picture's edge are never written, so padding costs no space
     sizes     int32 (N, 2)      height and width of each picture inside its slab
     names     string (N,)       the source's name of each picture
     offsets   int64 (N + 1,)    boxes[offsets[i]:offsets[i + 1]] belong to picture i
@@ -18,7 +18,7 @@ import numpy as np
 from mpi_ftp.errors import DataError, nearest
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
-CHUNK = 64
+CHUNK = 32
 
 
 class Pictures:
@@ -133,7 +133,7 @@ class Writer:
             raise DataError(f'{path} cannot be written: {_words(error)}') from error
         h, w = shape
         self._pixels = self._file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3),
-                                                 chunks=(1, min(h, CHUNK), min(w, CHUNK), 3))
+                                                 chunks=(1, _chunk(h), _chunk(w), 3))
         self._file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
 
     def __enter__(self):
@@ -221,6 +221,11 @@ def picture_size(path):
         raise DataError(f'{_file(path)}: not a picture this program can read') from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f'{_file(path)}: cannot be decoded: {_words(error)}') from error
+
+
+def _chunk(length):
+    """The side of a chunk: `length` in equal pieces of at most CHUNK."""
+    return -(-length // -(-length // CHUNK))
 
 
 def _open(path):

@@ -13,6 +13,7 @@ from mpi_ftp.errors import DataError, nearest
 PICTURES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm'}
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
                'testing': 'test', 'trainval': 'trainval'}
+ORDER = ['train', 'val', 'test', 'trainval']
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _voc_lists(root):
         rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
         if all(len(row) == 1 for row in rows):
             lists.setdefault(path.stem, set()).update(row[0] for row in rows)
-    return lists
+    return {split: lists[split] for split in sorted(lists, key=_split_order)}
 
 
 def yolo(root, names=None):
@@ -171,9 +172,8 @@ def _yolo_lists(root):
     stated = sorted(root.rglob('*.names')) + sorted(root.rglob('classes.txt'))
     names = names or (read_names(stated[0]) if stated else None)
     if files:
-        order = [split for split in ('train', 'val', 'test', 'trainval') if split in files]
         return {split: [(line, _find(line, root, files[split].parent)) for line in _lines(files[split])]
-                for split in order}, names
+                for split in sorted(files, key=_split_order)}, names
     found = {}
     for path in sorted(root.rglob('*')):
         if path.suffix.lower() in PICTURES:
@@ -181,7 +181,7 @@ def _yolo_lists(root):
             found.setdefault(parts[-1] if parts else '', []).append((path.name, path))
     if not found:
         raise DataError(f'{root}: no .data file, no train.txt and no pictures in it')
-    return {split: found[split] for split in ('train', 'val', 'test', 'trainval', '') if split in found}, names
+    return {split: found[split] for split in sorted(found, key=_split_order)}, names
 
 
 def _yolo_label(path):
@@ -233,6 +233,7 @@ def coco(root, names=None):
         if split and split not in source.splits:
             source.splits.append(split)
         _coco_items(source, table, path, split, categories, pictures, base)
+    source.splits.sort(key=_split_order)
     return source
 
 
@@ -283,7 +284,7 @@ def folder(root, names=None):
     classes = sorted({path.name for _, group in groups for path in _folders(group)}, key=_natural)
     if not classes:
         raise DataError(f'{root}: no folder a class with pictures in it')
-    source = Source([], names or classes, list(dict.fromkeys(s for s, _ in groups if s)), labelled=True)
+    source = Source([], names or classes, sorted({s for s, _ in groups if s}, key=_split_order), labelled=True)
     if names and (unknown := [name for name in classes if name not in names]):
         raise DataError(f'{root}: folder "{unknown[0]}" is not among the class names{nearest(unknown[0], names)}')
     for split, group in groups:
@@ -296,6 +297,10 @@ def folder(root, names=None):
 
 
 KINDS = {'voc': voc, 'yolo': yolo, 'coco': coco, 'folder': folder}
+
+
+def _split_order(name):
+    return ORDER.index(name) if name in ORDER else len(ORDER), name
 
 
 def _natural(name):
