@@ -4,9 +4,11 @@ What the rest of the program uses: rank, size, host, sums over ranks (blocking o
 """
 import os
 import socket
+import time
 
 from .errors import LauncherError
 
+FAREWELL = 32767         # tag of a failing rank's note to the others: the largest that every MPI allows
 # Set by the launchers for every process they start.
 RANK_COUNTS = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'MPI_LOCALNRANKS', 'PMIX_SIZE')
 
@@ -96,6 +98,9 @@ class Alone:
     def abort(self, code):
         os._exit(code)
 
+    def fail(self, say, code):
+        say()
+
 
 class World:
     """Ranks of an MPI communicator."""
@@ -156,6 +161,26 @@ class World:
     def abort(self, code):
         """End all ranks of the run at once."""
         self.comm.Abort(code)
+
+    def fail(self, say, code, grace=1.0):
+        """For every rank that cannot go on: the lowest of them calls say(), then all ranks end with exit code `code`.
+
+        Returns only if all ranks failed within `grace` seconds (each then exits by itself): ranks that wait in MPI are aborted.
+        """
+        note, status, heard = bytearray(1), self.mpi.Status(), set()
+        requests = [self.comm.Isend([note, self.mpi.BYTE], peer, FAREWELL) for peer in range(self.size) if peer != self.rank]
+        deadline = time.monotonic() + grace
+        while len(heard) < len(requests) and time.monotonic() < deadline:
+            if self.comm.Iprobe(self.mpi.ANY_SOURCE, FAREWELL, status):
+                self.comm.Recv([bytearray(1), self.mpi.BYTE], status.Get_source(), FAREWELL)
+                heard.add(status.Get_source())
+            time.sleep(.001)
+        if not heard or self.rank < min(heard):
+            say()
+        elif len(heard) < len(requests):
+            time.sleep(grace)                       # the speaker comes first; it ends the job
+        if len(heard) < len(requests):
+            self.abort(code)
 
 
 class Pending:

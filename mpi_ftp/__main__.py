@@ -1,0 +1,160 @@
+"""The command line: `mpi-ftp VERB …` or `python -m mpi_ftp VERB …`, alone or under mpirun.
+
+Imports only the module of the chosen verb, which offers add_arguments(parser) and run(args). Whatever a rank dies of ends all ranks:
+a `Refused` with its one sentence and exit code, anything else with a traceback and exit code 70.
+"""
+import argparse
+import os
+import sys
+
+from mpi_ftp.errors import UNEXPECTED, LauncherError, Refused, UsageError, nearest
+
+VERBS = {
+    'train': ('train', 'train a network as a job file says'),
+    'val': ('val', 'measure average precision on a split of a data set'),
+    'detect': ('detect', 'draw the boxes found in pictures and write them as JSON'),
+    'forward': ('forward', 'write the output of a layer for an array of pictures'),
+    'plan': ('show', 'print how a network would be cut among ranks, without training'),
+    'convert': ('convert', 'pack labelled pictures into one HDF5 data set'),
+    'anchors': ('anchors', 'find anchor boxes of a data set by k-means'),
+    'weights': ('weights_verb', 'convert, cut off or list Darknet weights and checkpoints'),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that refuses in one sentence and knows what was nearly meant."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, allow_abbrev=False, **options)
+
+    def parse_args(self, words):
+        known = [text for action in self._actions for text in action.option_strings]
+        for word in words:
+            name = word.split('=')[0]
+            if name.startswith('--') and name != '--' and name not in known:
+                self.error(f'unknown option {name}{nearest(name, known)}')
+        return super().parse_args(words)
+
+    def error(self, message):
+        raise UsageError(f'{self.prog.split()[-1]}: {message}; see `{self.prog} --help`')
+
+
+def thread_environment(words, environ=os.environ):
+    """Set how many threads numba and BLAS may use, before either is imported; the count for the kernels is returned.
+
+    --threads wins over NUMBA_NUM_THREADS, that over `threads` in the job file, that over a fair share of this host's cores.
+    """
+    threads = option(words, '--threads') or environ.get('NUMBA_NUM_THREADS') or threads_of_job(words)
+    if not (threads and str(threads).isdigit() and int(threads) > 0):       # nonsense is refused later, in the words of its option
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        threads = max(1, cores // ranks_on_host(environ))
+    environ['NUMBA_NUM_THREADS'] = str(threads)
+    for name in 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS':
+        environ.setdefault(name, '1')
+    environ.setdefault('OMP_WAIT_POLICY', 'passive')       # spinning threads of six ranks on two cores make them seven times slower
+    return int(threads)
+
+
+def option(words, name):
+    """The text given to a long option, or None."""
+    for word, following in zip(words, [*words[1:], None]):
+        if word == name:
+            return following
+        if word.startswith(name + '='):
+            return word.partition('=')[2]
+    return None
+
+
+def threads_of_job(words):
+    """`threads` of the job file among the words, or None."""
+    if words[:1] != ['train']:
+        return None
+    import tomllib
+    for word in words[1:]:
+        if word.endswith('.toml'):
+            try:
+                with open(word, 'rb') as file:
+                    return tomllib.load(file).get('threads')
+            except (OSError, ValueError):                  # told by the verb, with more care
+                return None
+    return None
+
+
+def ranks_on_host(environ):
+    for name in 'OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS', 'SLURM_TASKS_PER_NODE':
+        count = environ.get(name, '').split('(')[0].split(',')[0]
+        if count.isdigit() and (name != 'SLURM_TASKS_PER_NODE' or 'SLURM_PROCID' in environ):
+            return max(1, int(count))
+    return 1
+
+
+def parse(words):
+    """The verb's run function and its parsed arguments."""
+    from mpi_ftp import __version__
+    listed = '\n'.join(f'  {verb:9} {help_}' for verb, (_, help_) in VERBS.items())
+    if not words or words[0] in ('-h', '--help', 'help'):
+        print(f'usage: mpi-ftp VERB …\n\n{listed}\n\n`mpi-ftp VERB --help` tells the options of a verb; every verb also runs under mpirun.')
+        raise SystemExit(0 if words else UsageError.exit_code)
+    if words[0] == '--version':
+        print(f'mpi-ftp {__version__}')
+        raise SystemExit(0)
+    if words[0] not in VERBS:
+        raise UsageError(f'unknown verb "{words[0]}"{nearest(words[0], VERBS)}; expected one of {", ".join(VERBS)}')
+    module, help_ = VERBS[words[0]]
+    from importlib import import_module
+    verb = import_module(f'mpi_ftp.{module}')
+    parser = Parser(prog=f'mpi-ftp {words[0]}', description=help_[0].upper() + help_[1:] + '.')
+    verb.add_arguments(parser)
+    return verb.run, parser.parse_args(words[1:])
+
+
+def environment_rank(environ=os.environ):
+    """This process's rank by the launcher's word, 0 without a launcher: who speaks when MPI itself is in doubt."""
+    for name in 'OMPI_COMM_WORLD_RANK', 'PMIX_RANK', 'PMI_RANK', 'SLURM_PROCID':
+        if environ.get(name, '').isdigit():
+            return int(environ[name])
+    return 0
+
+
+def main(words=None):
+    words = sys.argv[1:] if words is None else words
+    thread_environment(words)
+    world = None
+    try:
+        from mpi_ftp import comm
+        if comm.launched():                                # so that what goes wrong from here on can be told once, and to all
+            world = comm.world()
+        run, args = parse(words)
+        run(args)
+        code = 0
+    except (Exception, KeyboardInterrupt) as error:
+        code = give_up(world, error)
+    sys.exit(code)
+
+
+def give_up(world, error):
+    """Say once what happened and make sure that no rank goes on; the exit code of this process."""
+    code = error.exit_code if isinstance(error, Refused) else 130 if isinstance(error, KeyboardInterrupt) else UNEXPECTED
+
+    def say():
+        if isinstance(error, Refused):
+            print(f'mpi-ftp: {error}', file=sys.stderr, flush=True)
+            return
+        if isinstance(error, KeyboardInterrupt):
+            print('mpi-ftp: interrupted', file=sys.stderr, flush=True)
+            return
+        import socket
+        import traceback
+        traceback.print_exception(error)
+        text = ' '.join(str(error).split())
+        print(f'mpi-ftp: rank {world.rank if world else 0} on {socket.gethostname()}: {type(error).__name__}: {text}', file=sys.stderr, flush=True)
+
+    if world is not None:
+        world.fail(say, code)
+    elif not isinstance(error, LauncherError) or environment_rank() == 0:      # ranks that are no world cannot agree who speaks
+        say()
+    return code
+
+
+if __name__ == '__main__':
+    main()
