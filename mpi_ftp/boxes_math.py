@@ -40,3 +40,37 @@ def suppress(scores, boxes, thresh):
             for b in order[i + 1:]:
                 if iou(boxes[a, 0], boxes[a, 1], boxes[a, 2], boxes[a, 3], boxes[b, 0], boxes[b, 1], boxes[b, 2], boxes[b, 3]) > thresh:
                     scores[b, c] = 0
+
+
+@kernel
+def match_detections(outcome, found, truths, groups, ignored, thresholds, voc):
+    """outcome (thresholds, detections): 1 a hit, 0 a false alarm, -1 not counted.
+
+    Rows of `groups` [first, end, truth_first, truth_end] are the detections and truths of one class in one picture: boxes `found`
+    (k, 4) by falling score, `truths` (m, 4) with the `ignored` ones last. VOC: a detection goes to the truth of largest IoU and is
+    a false alarm if that is taken. COCO: it goes to the free one of largest IoU, an ignored one only if there is no other.
+    """
+    for g in range(len(groups)):
+        first, end, truth_first, truth_end = groups[g]
+        overlaps = np.empty((end - first, truth_end - truth_first))
+        for d in range(first, end):
+            for t in range(truth_first, truth_end):
+                overlaps[d - first, t - truth_first] = iou(found[d, 0], found[d, 1], found[d, 2], found[d, 3],
+                                                           truths[t, 0], truths[t, 1], truths[t, 2], truths[t, 3])
+        for k in range(thresholds.size):
+            taken = np.zeros(truth_end - truth_first, np.bool_)
+            for d in range(first, end):
+                best, chosen = thresholds[k], -1
+                for t in range(truth_first, truth_end):
+                    overlap = overlaps[d - first, t - truth_first]
+                    if not overlap >= best or voc and chosen >= 0 and overlap == best:
+                        continue
+                    if not voc and taken[t - truth_first] and not ignored[t]:
+                        continue
+                    if not voc and chosen >= 0 and ignored[t] and not ignored[chosen]:
+                        break
+                    best, chosen = overlap, t
+                outcome[k, d] = 0
+                if chosen >= 0:
+                    outcome[k, d] = -1 if ignored[chosen] else not taken[chosen - truth_first]
+                    taken[chosen - truth_first] = True
