@@ -1,0 +1,69 @@
+"""Checkpoints come back as they were saved, slice by slice, and are never half written."""
+import h5py
+import numpy as np
+import pytest
+
+from mpi_ftp import checkpoint
+from mpi_ftp.errors import WeightsError
+
+META = {'job': 'cfg = "a.cfg"\n', 'iteration': 17, 'seen': np.int64(2**40), 'loader': {'epoch': 1, 'position': 5}, 'seed': 3, 'cfg': '[net]\n' * 20000}
+
+
+def test_round_trip(tmp_path):
+    random = np.random.default_rng(0)
+    tensors = {'0/filters': random.standard_normal((5, 3, 3, 3)).astype(np.float32), 'momentum/0/filters': random.standard_normal((5, 27)),
+               'best': np.float64(.75)}
+    path = tmp_path / 'a.h5'
+    checkpoint.save(path, tensors.items(), META)
+    with checkpoint.Checkpoint(path) as saved:
+        assert {key: saved.meta[key] for key in META} == META and saved.meta['versions']['numpy'] == np.__version__
+        assert set(saved.shapes) == set(tensors) and '0/filters' in saved and '1/filters' not in saved
+        for name, array in tensors.items():
+            back = saved.read(name)
+            assert back.dtype == array.dtype and np.array_equal(back, array)
+        assert np.array_equal(saved.read('0/filters', 1, 4), tensors['0/filters'][1:4])
+        with pytest.raises(WeightsError, match='no tensor "1/filters"'):
+            saved.read('1/filters')
+    assert [p.name for p in tmp_path.iterdir()] == ['a.h5']
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    path = tmp_path / 'a.h5'
+    checkpoint.save(path, [], {'iteration': 1})
+
+    def tensors():
+        yield 'a', np.zeros(3)
+        raise RuntimeError('out of luck')
+    with pytest.raises(RuntimeError):
+        checkpoint.save(path, tensors(), {'iteration': 2})
+    with checkpoint.Checkpoint(path) as saved:
+        assert saved.meta['iteration'] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ['a.h5']
+
+
+def test_a_reader_keeps_the_old_file_while_a_new_one_is_written(tmp_path):
+    path = tmp_path / 'a.h5'
+    checkpoint.save(path, [('x', np.zeros(3))], {})
+    with checkpoint.Checkpoint(path) as old:
+        checkpoint.save(path, [('x', np.ones(3))], {})
+        assert old.read('x').sum() == 0
+    with checkpoint.Checkpoint(path) as new:
+        assert new.read('x').sum() == 3
+
+
+def test_refused(tmp_path):
+    with pytest.raises(WeightsError, match='does not exist'):
+        checkpoint.Checkpoint(tmp_path / 'a.h5')
+    (tmp_path / 'b.h5').write_bytes(b'no HDF5 at all')
+    with pytest.raises(WeightsError, match='is not a readable checkpoint'):
+        checkpoint.Checkpoint(tmp_path / 'b.h5')
+    with h5py.File(tmp_path / 'c.h5', 'w') as file:
+        file['x'] = 1
+    with pytest.raises(WeightsError, match='no checkpoint of mpi_ftp'):
+        checkpoint.Checkpoint(tmp_path / 'c.h5')
+    checkpoint.save(tmp_path / 'd.h5', [], {})
+    with h5py.File(tmp_path / 'd.h5', 'a') as file:
+        del file['meta/format']
+        file['meta/format'] = '99'
+    with pytest.raises(WeightsError, match='checkpoint format 99; this program reads up to 1'):
+        checkpoint.Checkpoint(tmp_path / 'd.h5')
