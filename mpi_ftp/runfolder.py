@@ -1,0 +1,164 @@
+"""The folder of a run: resolved job, plan, metrics.csv, log, checkpoint, weights. One rank writes, the others are silent.
+
+    job.toml  plan.json  metrics.csv  log.txt  checkpoint.h5  last.weights  finished
+
+`finished` is written last: a launcher's exit code alone does not prove that a run came to its end.
+"""
+import csv
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from .errors import JobError
+from .files import replacing
+
+
+def open_run(path, resume=False, rank=0):
+    """The RunFolder of a run on rank 0, a Silent one on the others. Raises JobError."""
+    return RunFolder(path, resume) if rank == 0 else Silent()
+
+
+class RunFolder:
+    """Creates the folder or goes on in it.
+
+    resumed: there is a checkpoint to go on from (with `resume`; a run that died before its first checkpoint begins anew).
+    """
+
+    def __init__(self, path, resume=False):
+        self.path = Path(path)
+        self.checkpoint, self.weights = self.path / 'checkpoint.h5', self.path / 'last.weights'
+        taken = self.checkpoint.exists() or (self.path / 'finished').exists()
+        if taken and not resume:
+            state = 'a finished run' if (self.path / 'finished').exists() else 'an unfinished run'
+            raise JobError(f'{self.path} holds {state}: give --resume to go on with it, or another folder with --run')
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.log_file = open(self.path / 'log.txt', 'a', encoding='utf-8', buffering=1)
+        except OSError as error:
+            raise JobError(f'cannot write the run folder {self.path}: {error.strerror}') from None
+        self.resumed = resume and self.checkpoint.exists()
+        (self.path / 'finished').unlink(missing_ok=True)
+        self.metrics = None
+
+    def write(self, name, text):
+        """A text file in the folder, whole or not at all."""
+        with replacing(self.path / name) as temporary:
+            temporary.write_text(text, encoding='utf-8')
+
+    def write_json(self, name, value):
+        self.write(name, json.dumps(value, indent=1) + '\n')
+
+    def begin_metrics(self, columns, iteration=0):
+        """Open metrics.csv with these columns, `iteration` among them; rows after `iteration` are dropped, so that resuming leaves no trace."""
+        path, kept = self.path / 'metrics.csv', []
+        if iteration and path.exists():
+            with open(path, newline='') as file:
+                kept = [row for row in csv.DictReader(file) if (row.get('iteration') or '').isdigit() and int(row['iteration']) <= iteration]
+        with replacing(path) as temporary, open(temporary, 'w', newline='') as file:
+            writer = csv.DictWriter(file, columns, extrasaction='ignore', lineterminator='\n')
+            writer.writeheader()
+            writer.writerows(kept)
+        self.metrics_file = open(path, 'a', newline='', buffering=1)
+        self.metrics = csv.DictWriter(self.metrics_file, columns, lineterminator='\n')
+
+    def row(self, **values):
+        """Append one row to metrics.csv; it is in the file when this returns. Floats keep nine digits."""
+        self.metrics.writerow({key: f'{value:.9g}' if isinstance(value, float) else value for key, value in values.items()})
+        self.metrics_file.flush()
+
+    def log(self, text):
+        """A line for the terminal and, with the time, for log.txt."""
+        print(text, flush=True)
+        self.note(text)
+
+    def note(self, text):
+        """A line for log.txt alone."""
+        stamp = time.strftime('%Y-%m-%d %H:%M:%S')
+        self.log_file.write(''.join(f'{stamp} {line}\n' for line in str(text).splitlines()))
+
+    def progress(self, total, done=0):
+        return Bar(self, total, done) if on_terminal() else Lines(self, total, done)
+
+    def finish(self, text=''):
+        """Mark the run as finished; nothing is written after this."""
+        self.write('finished', text + '\n')
+        self.close()
+
+    def close(self):
+        self.log_file.close()
+        if self.metrics is not None:
+            self.metrics_file.close()
+
+
+class Silent:
+    """What the other ranks hold: the same verbs, no effect."""
+    resumed = False
+
+    def _nothing(self, *args, **values):
+        return self
+
+    write = write_json = begin_metrics = row = log = note = progress = finish = close = step = __enter__ = _nothing
+
+    def __exit__(self, *error):
+        pass
+
+
+def on_terminal():
+    """Whether somebody watches: mpirun hides the terminal from its ranks, so the scripts in jobs/ say MPI_FTP_TERMINAL=1."""
+    return sys.stdout.isatty() or os.environ.get('MPI_FTP_TERMINAL') == '1'
+
+
+class Lines:
+    """Progress for a batch log: a line every `interval` seconds, the first and the last step."""
+    interval = 10.0
+
+    def __init__(self, run, total, done=0):
+        self.run, self.total, self.first = run, total, done
+        self.begun, self.told = time.monotonic(), None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def step(self, done, text=''):
+        """Step `done` of total (counting from 1) is over; `text` tells its numbers."""
+        now = time.monotonic()
+        line = f'iteration {done}/{self.total}  {text}  {self.left(done, now)}'.rstrip()
+        if self.told is None or now - self.told >= self.interval or done >= self.total:
+            self.told = now
+            self.run.log(line)
+        else:
+            self.run.note(line)
+
+    def left(self, done, now):
+        """The time that the rest will take at the pace so far."""
+        steps = done - self.first
+        if steps < 1 or done >= self.total:
+            return ''
+        seconds = round((now - self.begun) / steps * (self.total - done))
+        return f'{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left'
+
+
+class Bar(Lines):
+    """Progress for a terminal: a bar that redraws itself; every step goes to log.txt."""
+
+    def __enter__(self):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        self.bar = Progress(TextColumn('iteration'), MofNCompleteColumn(), BarColumn(None), TextColumn('{task.description}'),
+                            console=Console(force_terminal=True, width=int(os.environ.get('COLUMNS') or 0) or None), refresh_per_second=4)
+        self.task = self.bar.add_task('', total=self.total, completed=self.first)
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error):
+        self.bar.stop()
+
+    def step(self, done, text=''):
+        left = self.left(done, time.monotonic())
+        self.bar.update(self.task, completed=done, description=f'{text}  {left}'.rstrip())
+        self.run.note(f'iteration {done}/{self.total}  {text}'.rstrip())

@@ -1,0 +1,100 @@
+"""The run folder: what it holds, what it refuses to overwrite, what resuming leaves."""
+import json
+
+import pytest
+
+from mpi_ftp import runfolder
+from mpi_ftp.errors import JobError
+
+
+def test_writes_job_plan_metrics_and_log(tmp_path, capsys):
+    run = runfolder.open_run(tmp_path / 'a' / 'b')
+    run.write('job.toml', 'seed = 1\n')
+    run.write_json('plan.json', {'groups': [0, 4]})
+    run.begin_metrics(['iteration', 'loss'])
+    run.row(iteration=1, loss=1 / 3)
+    folder = tmp_path / 'a' / 'b'
+    assert (folder / 'metrics.csv').read_bytes() == b'iteration,loss\n1,0.333333333\n'
+    run.log('two\nlines')
+    assert json.loads((folder / 'plan.json').read_text()) == {'groups': [0, 4]} and (folder / 'job.toml').read_text() == 'seed = 1\n'
+    assert capsys.readouterr().out == 'two\nlines\n'
+    assert [line[20:] for line in (folder / 'log.txt').read_text().splitlines()] == ['two', 'lines']
+    run.finish('done')
+    assert (folder / 'finished').read_text() == 'done\n'
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    run = runfolder.open_run(tmp_path)
+    run.checkpoint.write_bytes(b'x')
+    run.close()
+    with pytest.raises(JobError, match='holds an unfinished run: give --resume to go on with it, or another folder with --run'):
+        runfolder.open_run(tmp_path)
+    run = runfolder.open_run(tmp_path, resume=True)
+    assert run.resumed
+    run.finish()
+    with pytest.raises(JobError, match='holds a finished run'):
+        runfolder.open_run(tmp_path)
+    runfolder.open_run(tmp_path, resume=True).close()
+    assert not (tmp_path / 'finished').exists()
+
+
+def test_resume_without_a_checkpoint_begins_anew(tmp_path):
+    run = runfolder.open_run(tmp_path / 'new', resume=True)
+    assert not run.resumed
+    run.close()
+
+
+def test_resuming_drops_rows_after_the_checkpoint(tmp_path):
+    run = runfolder.open_run(tmp_path)
+    run.begin_metrics(['iteration', 'loss', 'old'])
+    for i in range(1, 6):
+        run.row(iteration=i, loss=float(i), old='x')
+    run.close()
+    with open(tmp_path / 'metrics.csv', 'a') as file:
+        file.write('6,1')                                     # a row that a crash cut off
+    run.checkpoint.write_bytes(b'x')
+    run = runfolder.open_run(tmp_path, resume=True)
+    run.begin_metrics(['iteration', 'loss', 'new'], iteration=3)
+    run.row(iteration=4, loss=4.5, new=2)
+    run.close()
+    assert (tmp_path / 'metrics.csv').read_text().split() == ['iteration,loss,new', '1,1,', '2,2,', '3,3,', '4,4.5,2']
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(JobError, match='cannot write the run folder'):
+        runfolder.open_run(tmp_path / 'file' / 'run')
+
+
+def test_lines_of_a_batch_log(tmp_path, capsys, monkeypatch):
+    clock = iter([0.0, 2.0, 4.0, 14.0, 20.0])
+    monkeypatch.setattr(runfolder.time, 'monotonic', lambda: next(clock))
+    monkeypatch.delenv('MPI_FTP_TERMINAL', raising=False)
+    run = runfolder.open_run(tmp_path)
+    with run.progress(10, done=6) as progress:
+        for done in (7, 8, 9, 10):
+            progress.step(done, f'loss {done}')
+    run.close()
+    assert capsys.readouterr().out.splitlines() == ['iteration 7/10  loss 7  0:00:06 left', 'iteration 9/10  loss 9  0:00:05 left', 'iteration 10/10  loss 10']
+    assert len((tmp_path / 'log.txt').read_text().splitlines()) == 4
+
+
+def test_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('MPI_FTP_TERMINAL', '1')
+    monkeypatch.setenv('COLUMNS', '100')
+    run = runfolder.open_run(tmp_path)
+    with run.progress(2) as progress:
+        progress.step(1, 'loss 3')
+        progress.step(2, 'loss 2')
+    run.close()
+    assert '2/2' in capsys.readouterr().out and 'iteration 2/2  loss 2' in (tmp_path / 'log.txt').read_text()
+
+
+def test_other_ranks_are_silent(tmp_path, capsys):
+    run = runfolder.open_run(tmp_path / 'x', rank=1)
+    run.begin_metrics(['iteration'])
+    run.row(iteration=1)
+    with run.progress(3) as progress:
+        progress.step(1)
+    run.finish()
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ''
