@@ -249,7 +249,7 @@ def _open(path):
 
 
 def _file(path):
-    return getattr(path, 'name', path)
+    return path if isinstance(path, (str, os.PathLike)) else getattr(path, 'name', 'picture')
 
 
 def _words(error):

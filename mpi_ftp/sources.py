@@ -276,7 +276,7 @@ def _coco_table(path, alone):
 
 def folder(root, names=None):
     """A folder a class, with the pictures of the class anywhere below it; train/, val/, test/ above them are splits."""
-    while len(inner := _folders(root)) == 1 and inner[0].name not in SPLIT_NAMES:
+    while len(inner := _folders(root)) == 1 and inner[0].name not in SPLIT_NAMES and _folders(inner[0]):
         root = inner[0]
     parts = _folders(root)
     staged = parts and all(part.name in SPLIT_NAMES for part in parts)
