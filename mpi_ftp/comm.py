@@ -114,9 +114,16 @@ class World:
     @staticmethod
     def start():
         """Initialise MPI. With several threads in the process (the prefetching one) only the main thread calls MPI."""
+        import warnings
+
         import mpi4py
         mpi4py.rc.thread_level = 'funneled'
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'suspicious MPI execution environment')      # world() looks itself, and refuses
+            try:
+                from mpi4py import MPI
+            except (ImportError, RuntimeError) as error:
+                raise LauncherError(f'a launcher started this rank, but Python finds no MPI library: {" ".join(str(error).split())}') from None
         return World(MPI.COMM_WORLD, MPI)
 
     def sum(self, array):
