@@ -5,10 +5,10 @@ median as centre, which a few huge boxes do not move. Knows nothing of networks 
 """
 import numpy as np
 
-from mpi_ftp.augment import letterbox
-from mpi_ftp.convert import wxh
-from mpi_ftp.errors import DataError
-from mpi_ftp.pictures import Pictures
+from .augment import letterbox
+from .convert import wxh
+from .errors import DataError
+from .pictures import Pictures
 
 STRIDE = 32      # pixels of the input per cell of the coarsest head, in every published YOLO
 
@@ -78,7 +78,15 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Prints the anchors= lines in cells, for [region], and in pixels, for [yolo]."""
+    """Prints the anchors= lines in cells, for [region], and in pixels, for [yolo]. Of several ranks one does it."""
+    from . import comm
+    world = comm.world()
+    if world.rank == 0:
+        _print(args)
+    world.barrier()
+
+
+def _print(args):
     size = tuple(STRIDE * cells for cells in args.cells) if args.cells else args.size
     with Pictures(args.data) as pictures:
         boxes = shapes(pictures, args.split, size, args.stretch)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpi_ftp.errors import CfgError
+from .errors import CfgError
 
 ANYWHERE = (-math.inf, -math.inf, math.inf, math.inf)
 
@@ -196,7 +196,7 @@ def input_tile(out, pictures, i, draw, region, net_h, net_w):
 
     Values 0 ... 1; 0 outside the input. Reads just the part of picture i that these pixels sample.
     """
-    from mpi_ftp.kernels.image import distort, sample
+    from .kernels.image import distort, sample
     height, width = pictures.size(i)
     top, left, bottom, right = _source(draw, region, net_h, net_w, height, width)
     empty = top >= bottom or left >= right

@@ -4,19 +4,21 @@ What cannot be used is left out and listed with its reason; the rest is packed. 
 """
 import argparse
 import hashlib
+import os
 import re
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections import Counter
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mpi_ftp.errors import DataError, nearest
-from mpi_ftp.pictures import Writer, load_picture, picture_size
-from mpi_ftp.sources import KINDS, read_names
+from .errors import DataError, nearest
+from .pictures import load_picture, picture_size, writing
+from .sources import KINDS, read_names
 
 SHOWN = 20       # refusals printed; all of them are in Summary.refused
 
@@ -68,17 +70,16 @@ def convert(kind, source, out, size=None, names=None, log=print):
             first = f'; the first: {": ".join(summary.refused[0])}' if summary.refused else ''
             raise DataError(f'{source}: no picture of it can be used{first}')
         shape = (size[1], size[0]) if size else tuple(max(item.size[k] for item, _ in items) for k in (0, 1))
-        with Writer(out, found.classes, shape, found.labelled) as writer:
+        with writing(out, found.classes, shape, found.labelled) as writer:
             packed = _pack(items, found, writer, size, summary, log)
-            splits = _splits(packed, found.splits)
-            summary.splits = {name: len(numbers) for name, numbers in splits.items()}
-            writer.finish(splits, kind=kind, source=source.name)
+            writer.splits = _splits(packed, found.splits)
+            writer.attributes = dict(kind=kind, source=source.name)
+            summary.splits = {name: len(numbers) for name, numbers in writer.splits.items()}
     return summary
 
 
 def _usable(found, summary):
     """[(Item with its true size, (k, 5) boxes in parts of the picture)] of the pictures whose headers can be read."""
-    from dataclasses import replace
     items = []
     for item in found.items:
         try:
@@ -119,14 +120,11 @@ def _pack(items, found, writer, size, summary, log):
     """Decodes and writes every picture; returns the items written, in order."""
     packed, counts = [], Counter()
     with _progress(len(items), log) as step:
-        for item, boxes in items:
-            try:
-                pixels = load_picture(item.path, size)
-            except DataError as error:
-                summary.refused.append((item.name, _reason(error, item)))
+        for (item, boxes), pixels in zip(items, _decoded(items, size)):
+            step()
+            if isinstance(pixels, DataError):
+                summary.refused.append((item.name, _reason(pixels, item)))
                 continue
-            finally:
-                step()
             writer.add(item.name, pixels, boxes, found.classes.index(item.label) if found.labelled else None)
             packed.append(item)
             counts.update([item.label] if found.labelled else [found.classes[box[0]] for box in boxes])
@@ -136,6 +134,24 @@ def _pack(items, found, writer, size, summary, log):
     summary.pictures = len(packed)
     summary.classes = {name: counts[name] for name in found.classes}
     return packed
+
+
+def _decoded(items, size):
+    """The pixels of each item, or the DataError that they gave: decoded a few ahead on all cores."""
+    def load(item):
+        try:
+            return load_picture(item.path, size)
+        except DataError as error:
+            return error
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    with ThreadPoolExecutor(cores) as pool:
+        waiting = deque()
+        for item, _ in items:
+            waiting.append(pool.submit(load, item))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _splits(packed, stated):
@@ -162,7 +178,8 @@ def _unpacked(source, beside):
                 zipfile.ZipFile(source).extractall(folder)
             elif tarfile.is_tarfile(source):
                 with tarfile.open(source) as archive:
-                    archive.extractall(folder, filter='data')
+                    archive.extraction_filter = getattr(tarfile, 'data_filter', None)     # Debian's Python 3.11.2 has none
+                    archive.extractall(folder)
             else:
                 raise DataError(f'{source}: expected a folder, or a .tar.gz or .zip file of one')
         except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
@@ -208,10 +225,14 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Converts as the command line says and prints the summary."""
-    names = read_names(args.names) if args.names else None
-    summary = convert(args.kind, args.source, args.out, args.size, names)
-    print(f'{args.out}: {summary}')
+    """Converts as the command line says and prints the summary. Of several ranks one does it and the others wait."""
+    from . import comm
+    world = comm.world()
+    if world.rank == 0:
+        names = read_names(args.names) if args.names else None
+        summary = convert(args.kind, args.source, args.out, args.size, names)
+        print(f'{args.out}: {summary}')
+    world.barrier()
 
 
 def wxh(text):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpi_ftp.augment import Options, draw, input_tile, shuffled, truths
-from mpi_ftp.errors import DataError
+from .augment import Options, draw, input_tile, shuffled, truths
+from .errors import DataError
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@
     splits/S  int64 (n,)        picture numbers of split S; splits may overlap
 """
 import os
-from pathlib import Path
+from contextlib import contextmanager
 
 import numpy as np
 
-from mpi_ftp.errors import DataError, nearest
+from .errors import DataError, nearest
+from .files import replacing
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
 CHUNK = 32
@@ -116,33 +117,34 @@ class Loose:
         return np.ascontiguousarray(self._arrays[i][y0:y1, x0:x1])
 
 
-class Writer:
-    """Writes a new file under a temporary name; `finish` renames it, leaving the `with` block without it removes it.
+@contextmanager
+def writing(path, classes, shape, labelled=False):
+    """A Writer of a new file, which appears as `path` when the block has ended well, and not at all otherwise.
 
     `shape` (Hmax, Wmax) bounds every picture; `labelled` chooses between one class a picture and boxes.
+    Raises DataError where nothing can be written.
     """
+    import h5py
+    try:
+        with replacing(path) as part, h5py.File(part, 'w') as file:
+            file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
+            h, w = shape
+            writer = Writer(file, file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3),
+                                                      chunks=(1, _chunk(h), _chunk(w), 3)), labelled)
+            yield writer
+            writer.tables()
+    except OSError as error:
+        raise DataError(f'{path} cannot be written: {_words(error)}') from error
 
-    def __init__(self, path, classes, shape, labelled=False):
-        import h5py
-        self.path = Path(path)
-        self.part = self.path.with_name(f'{self.path.name}.{os.getpid()}.tmp')
+
+class Writer:
+    """Appends pictures to a file that `writing` made. `splits` {name: picture numbers} and `attributes` may be set at
+    any time before the end."""
+
+    def __init__(self, file, pixels, labelled):
+        self._file, self._pixels = file, pixels
         self._names, self._sizes, self._boxes, self._labels = [], [], [], [] if labelled else None
-        try:
-            self._file = h5py.File(self.part, 'w')
-        except OSError as error:
-            raise DataError(f'{path} cannot be written: {_words(error)}') from error
-        h, w = shape
-        self._pixels = self._file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3),
-                                                 chunks=(1, _chunk(h), _chunk(w), 3))
-        self._file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._file:
-            self._file.close()
-        self.part.unlink(missing_ok=True)
+        self.splits, self.attributes = {}, {}
 
     def add(self, name, pixels, boxes=(), label=None):
         """Appends one picture, uint8 (h, w, 3), with its (k, 5) boxes or its class number; returns its number."""
@@ -157,8 +159,8 @@ class Writer:
         self._pixels[number, :pixels.shape[0], :pixels.shape[1]] = pixels
         return number
 
-    def finish(self, splits, **attributes):
-        """Writes the tables, flushes to the disk and renames. `splits`: {name: picture numbers}."""
+    def tables(self):
+        """Writes everything but the pixels."""
         import h5py
         file, count = self._file, len(self._names)
         self._pixels.resize(count, axis=0)
@@ -169,23 +171,9 @@ class Writer:
         if self._labels is not None:
             file['labels'] = np.array(self._labels, np.int32)
         group = file.create_group('splits', track_order=True)
-        for name, numbers in splits.items():
+        for name, numbers in self.splits.items():
             group[name] = np.array(numbers, np.int64)
-        file.attrs.update(format=FORMAT, version=VERSION, **attributes)
-        file.close()
-        publish(self.part, self.path)
-
-
-def publish(part, path):
-    """Moves the finished file `part` to `path` so that a reader, or a power cut, sees the old or the new file, whole."""
-    with open(part, 'rb+') as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    folder = os.open(Path(path).parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        file.attrs.update(format=FORMAT, version=VERSION, **self.attributes)
 
 
 def load_picture(path, size=None):

@@ -1,5 +1,6 @@
 """Anchors: known clusters are found, the blood cells give the known figure, and the printed lines fit a .cfg."""
 import argparse
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +8,25 @@ import pytest
 
 from mpi_ftp import anchors as verb
 from mpi_ftp.anchors import cluster, iou, shapes
-from mpi_ftp.convert import convert
 from mpi_ftp.errors import DataError
-from mpi_ftp.pictures import Pictures, Writer
+from mpi_ftp.pictures import Pictures, writing
+from mpi_ftp.sources import voc
 
 
 @pytest.fixture(scope='module')
 def cells(tmp_path_factory):
-    """The shipped blood cells, small: boxes are fractions, so their clusters do not change."""
-    path = tmp_path_factory.mktemp('anchors') / 'cells.h5'
-    convert('voc', Path(__file__).parents[1] / 'jobs/bccd/bccd.tar.gz', path, size=(64, 48), log=lambda _: None)
-    return path
+    """The boxes of the shipped blood cells around blank pictures of the same shape."""
+    folder = tmp_path_factory.mktemp('anchors')
+    with tarfile.open(Path(__file__).parents[1] / 'jobs/bccd/bccd.tar.gz') as archive:
+        archive.extractall(folder, filter='data')
+    source = voc(folder)
+    with writing(folder / 'cells.h5', source.classes, (48, 64)) as writer:
+        for item in source.items:
+            corners = np.array([box[1:] for box in item.boxes]) / (640, 480, 640, 480)
+            boxes = np.column_stack([np.zeros(len(corners)), (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]])
+            writer.add(item.name, np.zeros((48, 64, 3), np.uint8), boxes[boxes[:, 3] > 0])
+        writer.splits = {'train': range(292)}
+    return folder / 'cells.h5'
 
 
 def test_iou_of_centred_boxes():
@@ -73,9 +82,9 @@ def test_the_verb(cells, capsys):
 
 
 def test_without_boxes(tmp_path):
-    with Writer(tmp_path / 'p.h5', ['a'], (8, 8)) as writer:
+    with writing(tmp_path / 'p.h5', ['a'], (8, 8)) as writer:
         writer.add('x', np.zeros((8, 8, 3), np.uint8))
-        writer.finish({'train': [0], 'none': []})
+        writer.splits = {'train': [0], 'none': []}
     with Pictures(tmp_path / 'p.h5') as pictures:
         for split in ('train', 'none'):
             with pytest.raises(DataError, match=f'split "{split}" holds no boxes'):

@@ -8,7 +8,7 @@ import pytest
 from mpi_ftp.augment import Options
 from mpi_ftp.errors import DataError
 from mpi_ftp.loader import Loader
-from mpi_ftp.pictures import Pictures, Writer
+from mpi_ftp.pictures import Pictures, writing
 from mpi_ftp.region import Region
 
 DETECT = Options(hue=.1, saturation=1.5, exposure=1.5)
@@ -21,12 +21,12 @@ COUNT = 11
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp('loader') / 'p.h5'
     rng = np.random.default_rng(0)
-    with Writer(path, ['a', 'b', 'c'], (60, 70)) as writer:
+    with writing(path, ['a', 'b', 'c'], (60, 70)) as writer:
         for k in range(COUNT + 2):
             h, w = rng.integers(30, (61, 71))
             boxes = np.column_stack([rng.integers(0, 3, 3), rng.uniform(.3, .7, (3, 2)), rng.uniform(.1, .4, (3, 2))])
             writer.add(str(k), rng.integers(0, 256, (h, w, 3), dtype=np.uint8), boxes)
-        writer.finish({'train': range(2, COUNT + 2), 'test': [1, 0], 'none': []})
+        writer.splits = {'train': range(2, COUNT + 2), 'test': [1, 0], 'none': []}
     return path
 
 
@@ -193,10 +193,9 @@ def test_what_cannot_be_loaded(pictures):
 
 
 def test_labels_for_a_classifier(tmp_path):
-    with Writer(tmp_path / 'p.h5', ['a', 'b'], (9, 9), labelled=True) as writer:
+    with writing(tmp_path / 'p.h5', ['a', 'b'], (9, 9), labelled=True) as writer:
         for label in (1, 0, 1):
             writer.add('x', np.zeros((9, 9, 3), np.uint8), label=label)
-        writer.finish({})
     with Pictures(tmp_path / 'p.h5') as pictures:
         with Loader(pictures, 'all', (3, 3, 8, 8), Region.whole((3, 3, 8, 8)), shuffle=False,
                     options=Options('classify')) as loader:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mpi_ftp.errors import DataError
-from mpi_ftp.pictures import Loose, Pictures, Writer, load_picture, picture_size
+from mpi_ftp.pictures import Loose, Pictures, load_picture, picture_size, writing
 
 SIZES = [(40, 70), (97, 33), (1, 1), (64, 96)]
 
@@ -20,10 +20,10 @@ def pixels(h, w, seed=0):
 
 @pytest.fixture
 def path(tmp_path):
-    with Writer(tmp_path / 'p.h5', ['cat', 'dög'], (97, 96)) as writer:
+    with writing(tmp_path / 'p.h5', ['cat', 'dög'], (97, 96)) as writer:
         for k, (h, w) in enumerate(SIZES):
             assert writer.add(f'picture {k}', pixels(h, w), [[k % 2, .5, .25, .1, .2]] * k) == k
-        writer.finish({'train': [0, 2], 'test': [3, 2]}, kind='made up')
+        writer.splits, writer.attributes = {'train': [0, 2], 'test': [3, 2]}, {'kind': 'made up'}
     return tmp_path / 'p.h5'
 
 
@@ -42,38 +42,34 @@ def test_everything_comes_back(path):
 
 
 def test_labels_come_back(tmp_path):
-    with Writer(tmp_path / 'p.h5', ['a', 'b'], (8, 8), labelled=True) as writer:
+    with writing(tmp_path / 'p.h5', ['a', 'b'], (8, 8), labelled=True) as writer:
         for label in (1, 0, 1):
             writer.add('x', pixels(8, 8), label=label)
-        writer.finish({})
     with Pictures(tmp_path / 'p.h5') as pictures:
         assert pictures.labelled and [pictures.label(i) for i in range(3)] == [1, 0, 1]
         assert len(pictures.boxes(2)) == 0
 
 
 def test_more_pictures_than_one_growth_step(tmp_path):
-    with Writer(tmp_path / 'p.h5', ['a'], (4, 4)) as writer:
+    with writing(tmp_path / 'p.h5', ['a'], (4, 4)) as writer:
         for k in range(300):
             writer.add(str(k), np.full((4, 4, 3), k % 251, np.uint8))
-        writer.finish({})
     with Pictures(tmp_path / 'p.h5') as pictures, h5py.File(tmp_path / 'p.h5', locking=False) as file:
         assert file['pictures'].shape == (300, 4, 4, 3)
         assert all(pictures.read(k, 0, 4, 0, 4).max() == k % 251 for k in (0, 255, 256, 299))
 
 
 def test_padding_costs_no_space(tmp_path):
-    with Writer(tmp_path / 'p.h5', ['a'], (2000, 2000)) as writer:
+    with writing(tmp_path / 'p.h5', ['a'], (2000, 2000)) as writer:
         for k in range(10):
             writer.add(str(k), pixels(64, 64, k))
-        writer.finish({})
     assert (tmp_path / 'p.h5').stat().st_size < 10 * 64 * 64 * 3 + 100_000 < 2000 * 2000 * 3
 
 
 def test_chunks_are_little_more_than_a_tile(tmp_path):
     for shape in ((480, 640), (100, 100), (33, 31), (1, 1)):
-        with Writer(tmp_path / 'p.h5', ['a'], shape) as writer:
+        with writing(tmp_path / 'p.h5', ['a'], shape) as writer:
             writer.add('x', pixels(*shape))
-            writer.finish({})
         with h5py.File(tmp_path / 'p.h5', locking=False) as file:
             chunks = file['pictures'].chunks
             assert chunks[0] == 1 and chunks[3] == 3
@@ -84,7 +80,7 @@ def test_chunks_are_little_more_than_a_tile(tmp_path):
 def test_an_unfinished_file_leaves_the_old_one(path, tmp_path):
     before = path.read_bytes()
     with pytest.raises(RuntimeError):
-        with Writer(path, ['a'], (8, 8)) as writer:
+        with writing(path, ['a'], (8, 8)) as writer:
             writer.add('x', pixels(8, 8))
             raise RuntimeError('power cut')
     assert path.read_bytes() == before and os.listdir(tmp_path) == ['p.h5']
@@ -135,8 +131,8 @@ def test_a_missing_split_names_the_nearest(path):
 
 
 def test_cannot_write(tmp_path):
-    with pytest.raises(DataError, match='cannot be written'):
-        Writer(tmp_path / 'no' / 'p.h5', ['a'], (8, 8))
+    with pytest.raises(DataError, match='p.h5 cannot be written'), writing(tmp_path / 'no' / 'p.h5', ['a'], (8, 8)):
+        pass
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
