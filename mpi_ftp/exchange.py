@@ -2,6 +2,8 @@
 
 Everything is decided in the constructor: who sends which box to whom (box ∩ box is a box, so one message per peer), buffers, requests.
 """
+from math import prod
+
 import numpy as np
 
 from . import kernels
@@ -20,8 +22,8 @@ class Exchange:
         self.sends = [(q, box) for q, r in enumerate(dst) if q != me and not (box := self.src & r).empty]
         self.receives = [(p, box) for p, r in enumerate(src) if p != me and not (box := self.dst & r).empty]
         self.identity = all(a == b for a, b in zip(src, dst))
-        self.out = [np.empty(storage_shape(box, block), dtype) for _, box in self.sends]
-        self.into = [np.empty(storage_shape(box, block), dtype) for _, box in self.receives]
+        self.out = [np.empty(prod(storage_shape(box, block)), dtype) for _, box in self.sends]
+        self.into = [np.empty(prod(storage_shape(box, block)), dtype) for _, box in self.receives]
         sends, receives = ([(peer, a) for (peer, _), a in zip(boxes, arrays)]
                            for boxes, arrays in ((self.sends, self.out), (self.receives, self.into)))
         self.there = comm.messages(sends, receives, tag)

@@ -4,17 +4,14 @@ A layer is geometry beside maths. Geometry: `out_shape`, `needs(region)`, `flops
 whose regions were chosen with that geometry ("valid" windows only), outputs first:
 
     forward(z, xs, state)                     any box of the output from the boxes of the inputs it needs
-    finish(y, z, owned, state)                only where `two_phase`: norm and activation, once z is whole
-    unfinish(dz, dy, z, owned, state)         the transpose of finish: gradient of z, and of bias and scale
-    backward_data(dxs, dy, xs, boxes, state)  gradient of the inputs
-    backward_weights(dy, xs, state)           adds to the gradient of the filters
+    backward_data(dxs, dz, xs, origins, state)  gradient of the inputs (None: not wanted)
+    backward_weights(dz, xs, state)           adds to the gradient of the filters
 
-For a layer that is not two-phase z is y, and dz is dy. A layer knows nothing of ranks: sums over ranks go through `state.reduce`.
+Where `two_phase`, norm.finish(y from z) follows forward and norm.unfinish(dz from dy) precedes the backward calls; elsewhere z is y.
+A layer knows nothing of ranks: sums over ranks go through `state.reduce`.
 """
 from dataclasses import dataclass, field
 from fractions import Fraction
-
-import numpy as np
 
 
 class Layer:
@@ -51,12 +48,6 @@ class Layer:
         """Floating-point operations to compute `region` forward."""
         return region.size
 
-    def finish(self, y, z, owned, state):
-        raise NotImplementedError
-
-    def unfinish(self, dz, dy, z, owned, state):
-        raise NotImplementedError
-
     def backward_weights(self, dy, xs, state):
         """Layers without filters have nothing to add."""
 
@@ -65,33 +56,26 @@ class Layer:
 class State:
     """What one layer works with on one rank.
 
-    weights, grads: name -> blocked array of this rank's channels [first, last); frozen: running statistics are used and kept;
-    reduce(sums): adds an array over all ranks that compute these channels, in place; pixels: N*H*W of the whole output.
+    channels: the output channels [first, last) whose weights are here; coefficients: blocked shape of one number for each of them;
+    weights, grads: name -> blocked array; live: batch norm takes its moments from the batch, else from the running statistics;
+    reduce(sums): adds an array over all ranks that compute these channels, in place; pixels: N*H*W of the whole output;
+    boxes: (output box, boxes it reads) of the call at hand; key: of this iteration's random numbers;
+    algorithm: pass -> options of the convolution kernel.
     """
-    weights: dict = field(default_factory=dict)
-    grads: dict = field(default_factory=dict)
-    channels: tuple = (0, 0)
+    channels: tuple
+    coefficients: tuple
+    dtype: object
+    weights: dict
+    grads: dict
     training: bool = False
-    frozen: bool = False
+    live: bool = False
     reduce: object = None
     pixels: int = 0
-    key: int = 0                 # of this iteration's random numbers
+    key: int = 0
+    boxes: tuple = ()
     saved: dict = field(default_factory=dict)
-    algorithm: dict = field(default_factory=dict)   # pass -> convolution algorithm
-
-
-@dataclass(frozen=True)
-class Box:
-    """One use of a layer: the output region, the regions of its inputs that are read, and the part of those inside the tensor."""
-    out: object
-    needs: tuple
-    inside: tuple
+    algorithm: dict = field(default_factory=dict)
 
 
 def stride_scale(in_scale, stride):
     return Fraction(in_scale) * stride
-
-
-def per_channel(values, dtype):
-    """Coefficients as the kernels take them."""
-    return np.ascontiguousarray(values, dtype=dtype)

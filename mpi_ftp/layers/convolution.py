@@ -3,7 +3,6 @@ from .. import kernels
 from ..errors import CfgError
 from ..region import NOTHING, Region
 from ..tile import BLOCK
-from . import norm
 from .base import Layer, stride_scale
 from .window import Window
 
@@ -56,9 +55,9 @@ class Convolution(Layer):
     def local_groups(self, state):
         c0, c1 = state.channels
         groups = self.groups * (c1 - c0) // self.filters
-        if self.groups > 1 and groups * self.filters != self.groups * (c1 - c0):
+        if groups * self.filters != self.groups * (c1 - c0) or self.group_channels(c0, c1)[0] != c0 * self.in_shapes[0][0] // self.filters:
             raise CfgError(f'{self.name}: a cut along C at filters {c0} to {c1} splits a group of filters')
-        return max(1, groups)
+        return groups
 
     def flops(self, region):
         taps = self.rows.size * self.columns.size * self.in_shapes[0][0] // self.groups
@@ -72,13 +71,11 @@ class Convolution(Layer):
         return self.rows.extent - 1, self.columns.extent - 1
 
     def options(self, state, pass_):
-        return {'dilation': self.rows.dilation, 'groups': self.local_groups(state), **state.algorithm.get(pass_, {})}
+        grouped = {'groups': self.local_groups(state), 'filters': state.channels[1] - state.channels[0]} if self.groups > 1 else {}
+        return {'dilation': self.rows.dilation, **grouped, **state.algorithm.get(pass_, {})}
 
     def forward(self, z, xs, state):
         kernels.conv_forward(z, xs[0], state.weights['filters'], self.rows.stride, **self.options(state, 'forward'))
-
-    def finish(self, y, z, owned, state, again=False):
-        norm.finish(self, y, z, owned, state, again)
 
     def backward_data(self, dxs, dz, xs, origins, state):
         """dz carries `margin` zeros on each side; origins: where dx begins, from the first pixel that dz's first output reads."""

@@ -9,36 +9,48 @@ a pixel on all ranks (each copy carries a part of the gradient) and the correcti
 import numpy as np
 
 from .. import kernels
+from ..tile import BLOCK, clear_padded_lanes
 
 EPSILON = 1e-5
 KEEP = 0.99                 # of the running statistics at each step
 
 
-def finish(layer, y, z, owned, state, again=False):
-    """y = act(norm(z)). `owned` is the view of z whose pixels this rank counts; `again`: a recomputation, moments are known."""
+def rows(box, state):
+    """The channel blocks of `box` among those of this rank."""
+    first = state.channels[0]
+    return slice((box.lo[1] - first) // BLOCK, -(-(box.hi[1] - first) // BLOCK))
+
+
+def finish(layer, y, z, computed, owned, state, again=False):
+    """y = act(norm(z)) on the tiles' box `computed`; `owned`: the pixels this rank counts; `again`: a recomputation, moments are known."""
+    weights = state.weights
     if not layer.normalize:
-        set_coefficients(state, z, bias=state.weights.get('bias'))
-    elif not state.training or state.frozen:
-        set_coefficients(state, z, state.weights['mean'], state.weights['variance'], state.weights['scale'], state.weights['bias'])
+        set_coefficients(state, bias=weights.get('bias'))
+    elif not state.live:
+        set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'])
     elif not again:
-        mean, variance = moments(owned, state)
-        set_coefficients(state, z, mean, variance, state.weights['scale'], state.weights['bias'])
+        mean, variance = moments(z, owned, state)
+        set_coefficients(state, mean, variance, weights['scale'], weights['bias'])
         keep_statistics(state, mean, variance)
-    saved = state.saved
-    if y.size:
-        kernels.normalize_activate(y, z, saved['scale'], saved['shift'], layer.activation)
+    if not computed.empty:
+        saved, part = state.saved, rows(computed, state)
+        kernels.normalize_activate(y[computed], z[computed], saved['scale'][part], saved['shift'][part], layer.activation)
+        if layer.activation == 'logistic':
+            clear_padded_lanes(y[computed], computed.shape[1])
 
 
-def moments(owned, state):
+def moments(z, owned, state):
     """Mean and biased variance over the whole output, shifted by the running mean so that nothing cancels."""
     rolling = state.weights['mean']
-    shift = np.asarray(rolling, np.float64)
     sums = np.zeros((2,) + rolling.shape)
-    if owned.size:
-        kernels.moments(sums, owned, rolling)
+    if not owned.empty:
+        part = rows(owned, state)
+        mine = np.zeros((2,) + rolling[part].shape)
+        kernels.moments(mine, z[owned], rolling[part])
+        sums[:, part] = mine
     state.reduce(sums)
     offset = sums[0] / state.pixels
-    return shift + offset, np.maximum(sums[1] / state.pixels - offset * offset, 0)
+    return rolling + offset, np.maximum(sums[1] / state.pixels - offset * offset, 0)
 
 
 def keep_statistics(state, mean, variance):
@@ -49,44 +61,44 @@ def keep_statistics(state, mean, variance):
         kept += (1 - KEEP) * value
 
 
-def set_coefficients(state, z, mean=None, variance=None, gamma=None, bias=None):
+def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None):
     """Fold norm and bias into z * scale + shift; the coefficients stay with the state for the backward pass."""
-    shape, dtype = (z.shape[1], z.shape[-1]), z.dtype
-    if mean is None:
-        mean, istd, gamma = np.zeros(shape), np.ones(shape), np.ones(shape)
-    else:
-        shape = mean.shape
-        istd = 1 / np.sqrt(np.asarray(variance, np.float64) + EPSILON)
+    shape = state.coefficients
     bias = np.zeros(shape) if bias is None else bias
+    if mean is None:
+        mean, istd, gamma = np.zeros(shape), np.ones(shape), 1.0
+    else:
+        istd = 1 / np.sqrt(np.asarray(variance, np.float64) + EPSILON)
     scale = gamma * istd
     coefficients = {'mean': mean, 'istd': istd, 'scale': scale, 'shift': bias - mean * scale}
-    state.saved.update({name: np.ascontiguousarray(value, dtype) for name, value in coefficients.items()})
+    state.saved.update({name: np.ascontiguousarray(value, state.dtype) for name, value in coefficients.items()})
 
 
-def unfinish(layer, dz_owned, dz_rest, dy_owned, dy_rest, whole, z_owned, z_rest, state):
-    """Gradient of z, and of gamma and beta, from that of y.
-
-    whole: (dy, z) views of all pixels this rank differentiates; *_owned: views of the owned part; *_rest: lists of views of the
-    remaining copies.
-    """
+def unfinish(layer, dz, dy, z, region, owned, state):
+    """Gradient of z, and of gamma and beta, from that of y, on the tiles' box `region`; `owned`: its part that this rank counts."""
     saved, act = state.saved, layer.activation
-    dy, z = whole
-    shape = saved['scale'].shape
-    sums = np.zeros((2,) + shape)
-    if dy.size:
-        kernels.activate_backward_reduce(sums, dy, z, saved['scale'], saved['shift'], saved['mean'], saved['istd'], act)
-    for name, part in (('bias', sums[0]), ('scale', sums[1])):
+    z = dy if z is None else z              # linear without norm: z does not matter and was not kept
+    sums = np.zeros((2,) + state.coefficients)
+    if not region.empty:
+        part = rows(region, state)
+        mine = np.zeros((2,) + saved['scale'][part].shape)
+        kernels.activate_backward_reduce(mine, dy[region], z[region], saved['scale'][part], saved['shift'][part],
+                                         saved['mean'][part], saved['istd'][part], act)
+        sums[:, part] = mine
+    for name, total in (('bias', sums[0]), ('scale', sums[1])):
         if name in state.grads:
-            state.grads[name] += part
-    dtype = z.dtype
-    a, zero = saved['scale'], np.zeros(shape, dtype)
-    b = c = zero
-    if layer.normalize and state.training and not state.frozen:
+            state.grads[name] += total
+    b = c = np.zeros(state.coefficients, state.dtype)
+    if layer.normalize and state.live:
         state.reduce(sums)
-        weight = np.asarray(a, np.float64) / state.pixels
+        weight = np.asarray(saved['scale'], np.float64) / state.pixels
         slope = -weight * sums[1] * saved['istd']
-        b, c = (np.ascontiguousarray(v, dtype) for v in (slope, -weight * sums[0] - slope * saved['mean']))
-    for dz_part, dy_part, z_part, b_part, c_part in [(dz_owned, dy_owned, z_owned, b, c)] + \
-            [(p, q, r, zero, zero) for p, q, r in zip(dz_rest, dy_rest, z_rest)]:
-        if dz_part.size:
-            kernels.activate_backward(dz_part, dy_part, z_part, saved['scale'], saved['shift'], a, b_part, c_part, act)
+        b, c = (np.ascontiguousarray(v, state.dtype) for v in (slope, -weight * sums[0] - slope * saved['mean']))
+        parts = [(owned, b, c)] + [(box, 0 * b, 0 * c) for box in region.minus(owned)]
+    else:
+        parts = [(region, b, c)]
+    for box, b, c in parts:
+        if not box.empty:
+            part = rows(box, state)
+            kernels.activate_backward(dz[box], dy[box], z[box], saved['scale'][part], saved['shift'][part],
+                                      saved['scale'][part], b[part], c[part], act)

@@ -6,8 +6,7 @@ import numpy as np
 from .. import kernels
 from ..errors import CfgError
 from ..region import NOTHING, Region
-from ..tile import BLOCK
-from . import norm
+from ..tile import BLOCK, clear_padded_lanes
 from .base import Layer, stride_scale
 from .convolution import ACTIVATIONS
 
@@ -45,8 +44,8 @@ class Route(Layer):
         return boxes
 
     def copies(self, state):
-        """(input, first channel in its view, first channel in this view, count) for the channels this rank computes."""
-        c0, c1 = state.channels
+        """(input, first channel in its view, first channel in this view, count) for the channels of the box at hand."""
+        c0, c1 = state.boxes[0].lo[1], state.boxes[0].hi[1]
         for k, ((there, here, count), shape) in enumerate(zip(self.spans, self.in_shapes)):
             a, b = max(c0, here), min(c1, here + count)
             if a < b:
@@ -56,6 +55,7 @@ class Route(Layer):
     def forward(self, y, xs, state):
         for k, there, here, count in self.copies(state):
             kernels.copy_channels(y, here, xs[k], there, count)
+        clear_padded_lanes(y, state.boxes[0].shape[1])
 
     def backward_data(self, dxs, dy, xs, origins, state):
         for dx in dxs:
@@ -98,9 +98,6 @@ class Shortcut(Layer):
             blocks = min(z.shape[1], other.shape[1])
             kernels.add(z[:, :blocks], other[:, :blocks])
 
-    def finish(self, y, z, owned, state, again=False):
-        norm.finish(self, y, z, owned, state, again)
-
     def backward_data(self, dxs, dz, xs, origins, state):
         dx, dother = dxs
         if dx is not None:
@@ -139,6 +136,7 @@ class Reorg(Layer):
         from mpi_ftp.kernels.rearrange import reorg_forward
         out, (source,) = state.boxes
         reorg_forward(y, xs[0], out.lo, source.lo, out.shape[1], self.shape, self.stride)
+        clear_padded_lanes(y, out.shape[1])
 
     def backward_data(self, dxs, dy, xs, origins, state):
         from mpi_ftp.kernels.rearrange import reorg_backward

@@ -1,0 +1,64 @@
+"""One flat arena for all tiles of a step: buffers with lifetimes, packed once, so that a step allocates nothing and its peak is known.
+
+Times are positions in the plan's sequence of events. The same packing serves the planner's prediction and the run.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+ALIGN = 64                  # bytes: a cache line, and the widest vector
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """`nbytes` needed from event `first` to event `last`, both included."""
+    key: tuple
+    nbytes: int
+    first: int
+    last: int
+
+
+def pack(buffers):
+    """({key: offset}, bytes in all): largest first, each at the lowest place free during its life.
+
+    Greedy by size, as in Pisarchyk & Lee 2020 (arXiv 2001.03288).
+    """
+    placed, offsets, peak = [], {}, 0
+    for buffer in sorted(buffers, key=lambda b: (-b.nbytes, b.first, str(b.key))):
+        size = -(-buffer.nbytes // ALIGN) * ALIGN
+        busy = sorted((o, s) for o, s, first, last in placed if first <= buffer.last and buffer.first <= last)
+        offset = 0
+        for other, taken in busy:
+            if other - offset >= size:
+                break
+            offset = max(offset, other + taken)
+        placed.append((offset, size, buffer.first, buffer.last))
+        offsets[buffer.key] = offset
+        peak = max(peak, offset + size)
+    return offsets, peak
+
+
+class Arena:
+    """The packed memory: `array(key, shape, dtype)` is the same place every step."""
+
+    def __init__(self, buffers):
+        self.buffers = {b.key: b for b in buffers}
+        self.offsets, self.nbytes = pack(buffers)
+        raw = np.zeros(self.nbytes + ALIGN, np.uint8)
+        start = -raw.ctypes.data % ALIGN
+        self.memory = raw[start:start + self.nbytes]
+
+    def array(self, key, shape, dtype):
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        offset = self.offsets[key]
+        if nbytes > self.buffers[key].nbytes:
+            raise ValueError(f'{key} was planned with {self.buffers[key].nbytes} bytes, asked for {nbytes}')
+        return self.memory[offset:offset + nbytes].view(dtype).reshape(shape)
+
+
+def aligned_zeros(count, dtype):
+    """A flat array of zeros that begins on a cache line."""
+    itemsize = np.dtype(dtype).itemsize
+    raw = np.zeros(count + ALIGN // itemsize, dtype)
+    start = (-raw.ctypes.data % ALIGN) // itemsize
+    return raw[start:start + count]

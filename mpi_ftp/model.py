@@ -1,0 +1,176 @@
+"""A plan compiled to stages: the network as one rank runs it. Everything is decided in the constructor.
+
+Training is: run the groups forwards, take the loss at the heads, run them backwards, while gradients are being summed.
+"""
+import numpy as np
+
+from .exchange import Exchange
+from .group import GroupRun
+from .layers.base import State
+from .memory import Arena
+from .parameters import Parameters
+from .region import Layout, Region
+from .tape import Clock, GroupBuffers, sources_of
+from .tile import BLOCK, Tile
+
+
+class Model:
+    """One rank's part of a network under a plan.
+
+    training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel.
+    losses: {head's layer: loss}, see loss.py; without one a head can only run forward.
+    """
+
+    def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None):
+        self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
+        self.training, self.overlap, self.losses = training, overlap, losses or {}
+        self.layouts = plan.layouts(network)
+        self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
+        self.tag, self.seeds, self.arrived, self.outputs = 0, {}, set(), {}
+        self.parameters = self._parameters()
+        self.states = {layer.index: self._state(layer, training and not frozen) for layer in network.layers}
+        self.clock = Clock.of(plan, training)
+        buffers = self._buffers()
+        self.arena = Arena([b for group in buffers for b in group.declare()])
+        self.groups, self.home = [], {}
+        for group, shares, group_buffers in zip(plan.groups, self.shares, buffers):
+            run = GroupRun(self, group, self.layouts, shares, group_buffers, self.arena)
+            self.groups.append(run)
+            self.home.update({index: run for index in run.layers})
+        self.picture = plan.picture_region(network, comm.rank, training)
+
+    # what the constructor decides
+
+    def _channels(self, group, shares, rank, layer):
+        """The output channels whose weights a rank holds; None where it computes none."""
+        if not group.cut_along_channels:
+            return 0, layer.out_shape[0]
+        box = shares[rank].computed[layer.index]
+        return None if box.empty else (box.lo[1], box.hi[1])
+
+    def _parameters(self):
+        """Weights of the computed channels, and the ranks that share them."""
+        channels, comms, made = {}, {}, {}
+        for group, shares in zip(self.plan.groups, self.shares):
+            for index in range(group.start, group.stop):
+                layer = self.network.layers[index]
+                spans = tuple(self._channels(group, shares, rank, layer) for rank in range(self.comm.size))
+                mine = spans[self.comm.rank]
+                # every rank makes the same communicators in the same order
+                if len(set(spans)) == 1:
+                    comm = self.comm
+                elif layer.tensors:
+                    if spans not in made:
+                        colours = {span: colour for colour, span in enumerate(dict.fromkeys(s for s in spans if s))}
+                        made[spans] = self.comm.split(colours.get(mine))
+                    comm = made[spans]
+                if mine is not None and layer.tensors:
+                    channels[index], comms[index] = mine, comm
+        return Parameters(self.network, channels, comms, self.dtype, self.training)
+
+    def _state(self, layer, live):
+        index, shape = layer.index, layer.out_shape
+        channels = self.parameters.channels.get(index, (0, shape[0]))
+        grads = self.parameters.views(index, self.parameters.grads) if self.training else {}
+        weights = self.parameters.weights(index) if index in self.parameters.channels else {}
+        comm = self.parameters.comms.get(index)
+        return State(channels, (-(-(channels[1] - channels[0]) // BLOCK), BLOCK), self.dtype, weights, grads, self.training, live,
+                     comm.sum if comm else None, self.plan.batch * shape[1] * shape[2])
+
+    def _buffers(self):
+        """Every group's buffers; a source whose owned layout is what the group holds, on all ranks, is read in place."""
+        clock, ends, found = self.clock, {}, []
+        for group, shares in zip(self.plan.groups, self.shares):
+            aliased = []
+            for source in sources_of(self.network, group.start, group.stop):
+                readers = [r for r in self.network.readers[source] if group.start <= r < group.stop]
+                end = clock.forward[group.start]
+                if source >= 0 and all(s.held[source] == owned for s, owned in zip(shares, self.layouts[source])):
+                    aliased.append(source)
+                    end = clock.backward[group.start] if self.training else max(clock.forward[r] for r in readers)
+                ends[source] = max(ends.get(source, 0), end)
+            found.append((group, shares[self.comm.rank], aliased))
+        for layer in self.network.layers:
+            if not self.network.readers[layer.index]:
+                ends[layer.index] = clock.end_of_forward
+        return [GroupBuffers(self.network, group, share, clock, self.dtype, self.training, aliased, ends)
+                for group, share, aliased in found]
+
+    def next_tag(self):
+        self.tag += 1
+        return self.tag
+
+    def whole(self, index):
+        """The box of tensor `index` over the mini-batch."""
+        return Region.whole(self.network.tensor_shape(index, self.plan.batch))
+
+    # what the groups ask for
+
+    def owned_tile(self, index):
+        """This rank's own part of a layer's output, as a view of the tile that its group writes."""
+        region = self.layouts[index][self.comm.rank]
+        return Tile(region, self.home[index].tape.tiles[index][region])
+
+    def receive_gradient(self, source, exchange, d):
+        """Add what a group returns for one of its inputs to the gradient of the layer that made it."""
+        home = self.home[source].d[source]
+        if source not in self.arrived:
+            home.array[...] = 0
+            self.arrived.add(source)
+        region = self.layouts[source][self.comm.rank]
+        exchange.finish_backward(Tile(region, home[region]), d, add=True)
+
+    def at_head(self, index, cells, source, output):
+        """A head's input is ready: take the loss and its gradient, or Darknet's layer output."""
+        loss = self.losses.get(index)
+        if loss is None or cells.empty:
+            self.seeds[index] = np.zeros(cells.shape, self.dtype)
+            return
+        x = source.plain(self.network.layers[index].needs(cells)[0])
+        if self.truths is None:
+            output.set_plain(cells, loss.activate(x))
+            self.outputs[index] = (cells, x)
+            return
+        value, dx, stats = loss(x, cells, self.truths, self.seen)
+        self.value += value
+        self.seeds[index] = dx
+        for name, number in stats.items():
+            self.stats[name] = self.stats.get(name, 0.0) + number
+
+    def differentiated(self, index):
+        """A layer's gradients are complete: begin sums that wait for it, let those under way progress."""
+        if self.reducing:
+            self.parameters.reduce_after(index)
+            self.parameters.poll()
+
+    # a step
+
+    def forward(self, picture, truths=None, seen=0, key=0):
+        """Run forwards on a plain tile of the picture (this rank's `picture` region). With truths, returns this rank's share of the loss.
+
+        picture: array (n, h, w, C) or blocked, of region `self.picture`; truths: see loss.py, over the whole mini-batch.
+        """
+        self.truths, self.seen, self.value, self.stats = truths, seen, 0.0, {}
+        for state in self.states.values():
+            state.key = key * 1000003 + 17
+        for index, state in self.states.items():
+            state.key += index
+        tile = Tile(self.picture, picture)
+        for group in self.groups:
+            group.forward(tile)
+        return self.value
+
+    def backward(self, reduce=True):
+        """Run backwards from the losses of the last forward; adds to the gradients. reduce: this completes the batch, sum over ranks."""
+        self.reducing = reduce
+        self.arrived.clear()
+        for group in reversed(self.groups):
+            group.backward()
+
+    def gather(self, index):
+        """The whole output of a layer as (N, C, H, W) on rank 0, None elsewhere. Valid after forward where its tile still lives."""
+        layout = self.layouts[index]
+        exchange = Exchange(self.comm, layout, Layout.on_rank(layout.shape, self.comm.size), 0.0, BLOCK, self.dtype, self.next_tag())
+        whole = Tile.zeros(exchange.dst, BLOCK, self.dtype)
+        exchange.forward(self.owned_tile(index), whole)
+        return whole.plain() if self.comm.rank == 0 else None

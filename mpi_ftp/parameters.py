@@ -1,0 +1,166 @@
+"""The weights of one rank: one flat array each for weights, gradients and momentum, and sums of gradients over the ranks that share them.
+
+A filter bank is a tensor too: copied to the ranks that compute its channels, so its gradient is summed over exactly those.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import kernels
+from .memory import aligned_zeros
+from .tile import BLOCK
+
+TRAINED = ('filters', 'bias', 'scale')
+BUCKET = 1 << 20            # bytes: a sum begins when this much of the gradient is complete
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One tensor of one layer in the flat arrays."""
+    layer: int
+    name: str
+    first: int
+    last: int
+    shape: tuple
+
+
+def local_shape(layer, name, channels):
+    """Blocked shape of the rows [first, last) of a layer's tensor."""
+    rows = -(-(channels[1] - channels[0]) // BLOCK)
+    if name != 'filters':
+        return rows, BLOCK
+    per_group = layer.in_shapes[0][0] // layer.groups
+    window = layer.rows.size, layer.columns.size
+    if layer.groups > 1:
+        return (rows,) + window + (per_group, BLOCK)
+    return (rows, -(-per_group // layer.block)) + window + (layer.block, BLOCK)
+
+
+class Parameters:
+    """Weights, gradients, momentum and running statistics of the channels that this rank computes.
+
+    channels: {layer: (first, last)}; comms: {layer: ranks that share those channels}.
+    """
+
+    def __init__(self, network, channels, comms, dtype=np.float32, training=True):
+        self.network, self.channels, self.comms, self.dtype = network, channels, comms, np.dtype(dtype)
+        self.segments, size = [], 0
+        for layer in network.layers:
+            if layer.tensors and layer.index in channels:
+                for name in TRAINED:
+                    if any(name == n for n, _ in layer.tensors):
+                        shape = local_shape(layer, name, channels[layer.index])
+                        count = int(np.prod(shape))
+                        self.segments.append(Segment(layer.index, name, size, size + count, shape))
+                        size += count
+        self.flat = aligned_zeros(size, dtype)
+        self.grads = aligned_zeros(size if training else 0, dtype)
+        self.momentum = aligned_zeros(size if training else 0, dtype)
+        self.statistics = {}
+        for layer in network.layers:
+            if layer.normalize and layer.index in channels:
+                rows = local_shape(layer, 'mean', channels[layer.index])
+                self.statistics[layer.index] = {'mean': np.zeros(rows, dtype), 'variance': np.zeros(rows, dtype)}
+        self.buckets = self._buckets() if training else []
+        self.pending = []
+
+    @property
+    def nbytes(self):
+        return self.flat.nbytes + self.grads.nbytes + self.momentum.nbytes
+
+    def views(self, layer, flat):
+        """name -> blocked array of one layer inside a flat array."""
+        return {s.name: flat[s.first:s.last].reshape(s.shape) for s in self.segments if s.layer == layer}
+
+    def weights(self, layer):
+        return {**self.views(layer, self.flat), **self.statistics.get(layer, {})}
+
+    # whole tensors, rows [first, last) of which are this rank's
+
+    def get(self, layer, name, flat=None):
+        """This rank's rows of a tensor in its plain shape."""
+        spec = self.network.layers[layer]
+        first, last = self.channels[layer]
+        if name in ('mean', 'variance'):
+            return self.statistics[layer][name].reshape(-1)[:last - first].copy()
+        blocked = self.views(layer, self.flat if flat is None else flat)[name]
+        if name != 'filters':
+            return blocked.reshape(-1)[:last - first].copy()
+        shape = dict(spec.tensors)['filters']
+        plain = kernels.unpack_filters(blocked, last - first, spec.in_shapes[0][0] // spec.groups, spec.groups)
+        return plain.reshape((last - first,) + tuple(shape[1:]))
+
+    def set(self, layer, name, rows, flat=None):
+        """Store this rank's rows of a tensor, given in its plain shape."""
+        spec = self.network.layers[layer]
+        if name in ('mean', 'variance'):
+            target = self.statistics[layer][name].reshape(-1)
+            target[:len(rows)] = rows
+            return
+        target = self.views(layer, self.flat if flat is None else flat)[name]
+        if name != 'filters':
+            target.reshape(-1)[:len(rows)] = rows
+            return
+        plain = np.asarray(rows, self.dtype).reshape(len(rows), -1, spec.rows.size, spec.columns.size)
+        target[...] = kernels.pack_filters(plain, spec.groups, spec.block)
+
+    def initialise(self, seed):
+        """Darknet's start: filters normal with variance 2 / fan-in (a connected layer: uniform), scale 1, the rest 0.
+
+        Each block of 16 filters has a generator of its own, so that a rank draws only its rows and any cut gives the same numbers.
+        """
+        for segment in self.segments:
+            layer = self.network.layers[segment.layer]
+            first, last = self.channels[segment.layer]
+            if segment.name == 'scale':
+                self.set(segment.layer, 'scale', np.ones(last - first))
+            if segment.name != 'filters':
+                continue
+            shape = dict(layer.tensors)['filters'][1:]
+            spread = np.sqrt(2 / np.prod(shape))
+            rows = []
+            for block in range(first // BLOCK, -(-last // BLOCK)):
+                rng = np.random.default_rng([seed, segment.layer, block])
+                draw = rng.uniform(-1, 1, (BLOCK,) + shape) if layer.kind == 'connected' else rng.standard_normal((BLOCK,) + shape)
+                rows.append(draw[:min(BLOCK, last - block * BLOCK)] * spread)
+            self.set(segment.layer, 'filters', np.concatenate(rows))
+
+    # gradients
+
+    def _buckets(self):
+        """(lowest layer, slice, comm) in the order of the backward pass; a bucket has one set of sharing ranks."""
+        buckets, open_ = [], None
+        for segment in reversed(self.segments):
+            comm = self.comms[segment.layer]
+            full = open_ and (open_[3] is not comm or (open_[0] != segment.layer and (open_[2] - open_[1]) * self.dtype.itemsize >= BUCKET))
+            if full:
+                buckets.append(open_)
+            if open_ is None or full:
+                open_ = [segment.layer, segment.first, segment.last, comm]
+            open_[0], open_[1] = segment.layer, segment.first
+        return buckets + ([open_] if open_ else [])
+
+    def reduce_after(self, layer):
+        """Begin to sum what is complete once `layer` has been differentiated; does not wait."""
+        for lowest, first, last, comm in self.buckets:
+            if lowest == layer:
+                self.pending.append(comm.start_sum(self.grads[first:last]))
+
+    def poll(self):
+        """Let the sums under way progress."""
+        for sum_ in self.pending:
+            sum_.test()
+
+    def wait(self):
+        for sum_ in self.pending:
+            sum_.wait()
+        self.pending.clear()
+
+    def zero_gradients(self):
+        self.grads[:] = 0
+
+    def step(self, rate, momentum, decay):
+        """Momentum SGD; decay pulls on filters only, as in Darknet."""
+        for s in self.segments:
+            kernels.sgd(self.flat[s.first:s.last], self.momentum[s.first:s.last], self.grads[s.first:s.last], rate, momentum,
+                        decay if s.name == 'filters' else 0.0)
