@@ -1,5 +1,7 @@
 """The three convolutions: what the arguments mean, and which kernel computes them."""
-from . import naive
+import numpy as np
+
+from . import direct, naive
 from .layout import BLOCK
 
 
@@ -12,6 +14,8 @@ def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None):
     if groups > 1:
         filters = filters or y.shape[1] * BLOCK
         naive.grouped_forward(y, x, w, stride, dilation, filters // groups, filters)
+    elif y.dtype == np.float32:
+        direct.forward(y, x, w, stride, dilation)
     else:
         naive.conv_forward(y, x, w, stride, dilation)
 
@@ -28,7 +32,9 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
     if groups > 1:
         filters = filters or dy.shape[1] * BLOCK
         naive.grouped_backward_data(dx, inner, w, stride, dilation, filters // groups, filters, top, left)
-    else:
+    elif dx.dtype == np.float32 and dx.shape[4] == BLOCK:
+        direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left)
+    else:                                               # also the picture's gradient, which no training asks for
         naive.conv_backward_data(dx, inner, w, stride, dilation, top, left)
 
 
@@ -37,5 +43,7 @@ def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None)
     if groups > 1:
         filters = filters or dy.shape[1] * BLOCK
         naive.grouped_backward_weights(dw, x, dy, stride, dilation, filters // groups, filters)
+    elif dw.dtype == np.float32:
+        direct.backward_weights(dw, x, dy, stride, dilation)
     else:
         naive.conv_backward_weights(dw, x, dy, stride, dilation)

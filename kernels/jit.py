@@ -2,41 +2,48 @@
 import importlib
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, njit, types
+from numba.core import cgutils
+from numba.core.ccallback import CFunc
 from numba.core.typing import signature
 from numba.extending import intrinsic
-from llvmlite import ir
 
-KERNELS = []                                # every Kernel, in order of definition
-MODULES = 'naive', 'elementwise', 'pools', 'copies'
+from .cache import DiskCache
+from .simd import Emitter, tile
 
-inline = njit(inline='never', nogil=True)   # a helper called by kernels; compiled with its caller
+MODULES = 'naive', 'native', 'direct', 'elementwise', 'pools', 'copies'
+KERNELS = []                                # every Kernel and Native, in order of definition
+
+inline = njit(nogil=True)                   # a helper called by kernels; compiled with its caller
 
 
-def kernel(argument_types):
-    """Decorator: `argument_types` names each argument's type by a word: f5 a 5-D array of the kernel's dtype (any outer
-    strides), c6 the same but contiguous, d3 float64 and contiguous, s a scalar of the dtype, i an integer."""
+def kernel(words, dtypes=('float32', 'float64')):
+    """Decorator: `words` names each argument's type. f5: a 5-D array of the kernel's dtype with any outer strides; c6: the
+    same but contiguous; d3: float64 and contiguous; n1: int64 and contiguous; s: a number of the dtype; i: an integer."""
     def decorate(function):
-        made = Kernel(function, argument_types.split())
+        made = Kernel(function, words.split(), dtypes)
         KERNELS.append(made)
         return made
     return decorate
 
 
 class Kernel:
-    """A function compiled once for each dtype; the dtype is that of the first argument that is an array of the dtype."""
+    """A function compiled once for each dtype; a call takes the dtype from its first argument of type f or c."""
 
-    def __init__(self, function, words, dtypes=('float32', 'float64')):
+    def __init__(self, function, words, dtypes):
         self.function, self.words, self.dtypes = function, words, dtypes
-        self.which = next(i for i, word in enumerate(words) if word[0] in 'fc')
+        self.__doc__ = function.__doc__
+        self.first = next(i for i, word in enumerate(words) if word[0] in 'fc')
         self.compiled = {}
 
     def __call__(self, *arguments):
-        dtype = arguments[self.which].dtype.name
+        dtype = arguments[self.first].dtype.name
         return (self.compiled.get(dtype) or self.compile(dtype))(*arguments)
 
     def compile(self, dtype):
-        dispatcher = njit(cache=True, nogil=True)(self.function)
+        dispatcher = njit(nogil=True)(self.function)
+        dispatcher._cache = DiskCache(self.function, dtype)
         dispatcher.compile(signature(types.void, *(_type(word, dtype) for word in self.words)))
         dispatcher.disable_compile()
         self.compiled[dtype] = dispatcher
@@ -45,33 +52,62 @@ class Kernel:
 
 def _type(word, dtype):
     real = getattr(types, dtype)
-    if word == 'i':
-        return types.int64
-    if word == 's':
-        return real
-    kind, ndim = word[0], int(word[1:])
-    return types.Array(types.float64 if kind == 'd' else real, ndim, 'A' if kind == 'f' else 'C')
+    kind, ndim = word[0], int(word[1:] or 0)
+    if not ndim:
+        return {'i': types.int64, 's': real}[kind]
+    return types.Array({'d': types.float64, 'n': types.int64}.get(kind, real), ndim, 'A' if kind == 'f' else 'C')
 
 
-def load(dtype=np.float32, progress=None):
-    """Compile everything for `dtype`, or load it from the disk cache. `progress(done, total)` is called after each kernel."""
-    for module in MODULES:
-        importlib.import_module('.' + module, __package__)
-    name = np.dtype(dtype).name
-    wanted = [k for k in KERNELS if name in k.dtypes]
-    for done, each in enumerate(wanted, 1):
-        if name not in each.compiled:
-            each.compile(name)
-        if progress:
-            progress(done, len(wanted))
+class Native:
+    """A function of integers compiled to a bare address. Kernels take `address` as an argument and go there by `call`, so
+    that it is compiled once and not with each of them."""
+    dtypes = 'float32',
+
+    def __init__(self, function):
+        self.function = function
+        self.compiled = {}
+        KERNELS.append(self)
+
+    @property
+    def address(self):
+        return (self.compiled.get('float32') or self.compile('float32')).address
+
+    def compile(self, dtype):
+        made = CFunc(self.function, ([types.int64] * self.function.__code__.co_argcount, types.void), {}, {})
+        made._cache = DiskCache(self.function, tile().name)
+        made.compile()
+        self.compiled[dtype] = made
+        return made
+
+
+def instructions(emit):
+    """A function of one tuple of integers, for use in kernels, whose code is written by `emit(emitter, *integers)`."""
+    @intrinsic
+    def run(context, integers):
+        def code(context, builder, signature, arguments):
+            emit(Emitter(builder, tile().width), *cgutils.unpack_tuple(builder, arguments[0]))
+            return context.get_dummy_value()
+        return types.void(integers), code
+    return run
+
+
+@intrinsic
+def call(context, address, integers):
+    """Jump to a Native's address with a tuple of integers."""
+    def code(context, builder, signature, arguments):
+        values = cgutils.unpack_tuple(builder, arguments[1])
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), values)
+        return context.get_dummy_value()
+    return types.void(types.int64, integers), code
 
 
 @intrinsic
 def _pointer(context, address, like):
     """An integer address as a pointer to elements of the array `like`."""
-    def emit(context, builder, signature, arguments):
+    def code(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-    return types.CPointer(like.dtype)(types.intp, like), emit
+    return types.CPointer(like.dtype)(types.intp, like), code
 
 
 @inline
@@ -79,3 +115,16 @@ def row(x, n, b, h):
     """Row h of block b of sample n as a contiguous (W, B) array: tells the compiler that the inner axes are contiguous."""
     address = x.ctypes.data + n * x.strides[0] + b * x.strides[1] + h * x.strides[2]
     return carray(_pointer(address, x), (x.shape[3], x.shape[4]))
+
+
+def load(dtype=np.float32, progress=None):
+    """Compile everything for `dtype`, or load it from the disk cache. `progress(done, total)` is called after each kernel."""
+    for module in MODULES:
+        importlib.import_module('.' + module, __package__)
+    name = np.dtype(dtype).name
+    wanted = [each for each in KERNELS if name in each.dtypes]
+    for done, each in enumerate(wanted, 1):
+        if name not in each.compiled:
+            each.compile(name)
+        if progress:
+            progress(done, len(wanted))

@@ -1,8 +1,56 @@
-"""How many threads a kernel may use."""
-count = 1
+"""Threads inside one process, and the memory each works in. Kernels release the GIL, so plain Python threads run them.
+
+There is no spinning: a thread without work sleeps, so that more threads than cores cost little.
+"""
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+LINE = 16           # floats of a cache line
+
+_pool, _count = None, 1
+_local = threading.local()
 
 
 def set_threads(threads):
-    """Use so many threads inside this process (at least 1)."""
-    global count
-    count = max(1, int(threads))
+    """Let each kernel use so many threads (at least 1)."""
+    global _pool, _count
+    if _pool:
+        _pool.shutdown()
+    _count = max(1, int(threads))
+    _pool = ThreadPoolExecutor(_count - 1, 'kernel') if _count > 1 else None
+
+
+def get_threads():
+    return _count
+
+
+def spread(units, work):
+    """Call work(first, last) for consecutive parts of range(units), on all threads at once; return when all are done."""
+    parts = min(_count, units)
+    if parts <= 1:
+        work(0, units)
+        return
+    cuts = [units * i // parts for i in range(parts + 1)]
+    others = [_pool.submit(work, *cut) for cut in zip(cuts[1:], cuts[2:])]
+    try:
+        work(cuts[0], cuts[1])
+    finally:
+        for other in others:
+            other.result()
+
+
+def workspace(*sizes):
+    """Arrays of so many floats each, on cache lines, out of this thread's one buffer: it grows to the largest request and
+    is overwritten by the next call of a kernel."""
+    lengths = [-(-size // LINE) * LINE for size in sizes]
+    buffer = getattr(_local, 'buffer', None)
+    if buffer is None or buffer.size < sum(lengths) + LINE:
+        _local.buffer = buffer = np.empty(sum(lengths) + LINE, np.float32)
+    start = -buffer.ctypes.data // 4 % LINE
+    arrays = []
+    for size, length in zip(sizes, lengths):
+        arrays.append(buffer[start:start + size])
+        start += length
+    return arrays

@@ -1,0 +1,81 @@
+"""Compiled kernels on disk: one file for each function, dtype and CPU, named by a hash of all that went into it.
+
+Numba's own cache does not see a change in the code that writes the vector instructions, keeps an index that concurrent
+processes overwrite, and wants a writable source directory. Here a file is complete or absent, and its name says whether it
+fits, so any number of processes may share a directory.
+"""
+import functools
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numba
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from .simd import tile
+
+GENERATORS = 'simd.py', 'micro.py', 'transform.py', 'jit.py'    # files whose code ends up in other files' kernels
+KEPT_SECONDS = 14 * 86400                                       # a replaced file is deleted when it is older than this
+
+
+class DiskCache(NullCache):
+    """What numba's dispatchers expect of a cache, for one function compiled for one signature."""
+
+    def __init__(self, function, label):
+        source = Path(function.__code__.co_filename)
+        self.prefix = f'{source.stem}.{function.__qualname__}-{label}-'
+        self.path = directory() / (self.prefix + _hash(source))
+
+    def load_overload(self, signature, target_context):
+        target_context.refresh()
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return CompileResult._rebuild(target_context, *pickle.loads(data))
+
+    def save_overload(self, signature, result):
+        with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:
+            file.write(dumps(result._reduce()))
+        os.replace(file.name, self.path)
+        for old in self.path.parent.glob(self.prefix + '*'):
+            if old != self.path and time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                old.unlink(missing_ok=True)
+
+
+@functools.cache
+def directory():
+    """Where this CPU's files are: in $MPI_FTP_CACHE, or the user's cache directory, or, if that cannot be written, a
+    temporary directory that is the user's own."""
+    import llvmlite.binding as llvm
+    cpu = llvm.get_host_cpu_name()
+    features = llvm.get_host_cpu_features().flatten()
+    name = f'{cpu}-{tile().name}-' + hashlib.sha256(features.encode()).hexdigest()[:8]
+    user = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    for root in (os.environ.get('MPI_FTP_CACHE'), os.path.join(user, 'mpi_ftp'),
+                 os.path.join(tempfile.gettempdir(), f'mpi_ftp-{os.getuid()}')):
+        if not root:
+            continue
+        path = Path(root, name)
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()
+        except OSError:
+            continue
+        if path.stat().st_uid == os.getuid():           # its files are code: trust nobody else's
+            return path
+    raise OSError('no directory for compiled kernels can be written: set MPI_FTP_CACHE')
+
+
+@functools.cache
+def _hash(source):
+    digest = hashlib.sha256(f'{numba.__version__} {sys.version}'.encode())
+    for path in [source] + [source.with_name(name) for name in GENERATORS]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,202 @@
+"""Direct convolution in float32: which tiles the micro-kernels are called for, and the three passes as calls of them.
+
+`correlate` is the forward pass and, with turned filters, the input gradient: every output pixel is a sum over a table of
+input runs in the table's order, so a pixel's value does not depend on the tile it is computed in.
+"""
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import native
+from .jit import call, instructions, kernel
+from .threads import get_threads, spread, workspace
+from .transform import emit_transpose
+
+PANEL_BYTES = 300_000       # filters of one pass over the inputs: they stay in the second-level cache
+FORWARD_PIXELS = 512        # output pixels that share them
+WEIGHTS_PIXELS = 800        # pixels summed in registers before the sum is added to memory
+
+
+def forward(y, x, w, stride, dilation):
+    """y = x * w; see `convolution`."""
+    OCB, ICB, KH, KW, B, _ = w.shape
+    steps = x.strides[1], x.strides[2] * dilation, x.strides[3] * dilation
+    table, run = _table(ICB, KH, KW, *steps, B)
+    if y.shape[2] == y.shape[3] == 1:                   # a connected layer: the samples are the pixels of a row
+        y, x = y.transpose(3, 1, 2, 0, 4), x[:, :, :1, :1].transpose(3, 1, 2, 0, 4)
+        stride = 1
+    correlate(y, x, stride, w.ctypes.data, w.strides[0] // 4, table, run)
+
+
+def backward_data(dx, dy, w, stride, dilation, margin, top, left):
+    """dx from dy that carries `margin` (rows, columns) of zeros; see `convolution`.
+
+    Input pixels with the same remainder modulo the stride are reached through the same taps: each such phase is a
+    correlation of dy at stride 1 with those taps, turned round and transposed.
+    """
+    OCB, ICB, KH, KW = w.shape[:4]
+    need = [-(-dilation * (k - 1) // stride) for k in (KH, KW)]
+    height, width = dy.shape[2] - 2 * margin[0], dy.shape[3] - 2 * margin[1]
+    if margin[0] < need[0] or margin[1] < need[1]:
+        shape = dy.shape[0], OCB, height + 2 * need[0], width + 2 * need[1], 16
+        flat, panel = workspace(int(np.prod(shape)), w.size)
+        inner = dy[:, :, margin[0]:margin[0] + height, margin[1]:margin[1] + width]
+        dy, margin = flat.reshape(shape), need
+        dy[:] = 0
+        dy[:, :, need[0]:need[0] + height, need[1]:need[1] + width] = inner
+    else:
+        panel, = workspace(w.size)
+
+    phases = [(r, c) for r in _phases(stride, dilation, KH, height, top, dx.shape[2])
+              for c in _phases(stride, dilation, KW, width, left, dx.shape[3])]
+    if sum(r.pixels * c.pixels for r, c in phases) < dx.shape[2] * dx.shape[3]:
+        dx[:] = 0
+    for r, c in phases:
+        taps = np.array([kh * KW + kw for kh in r.taps for kw in c.taps])
+        part, panel = np.split(panel, [OCB * ICB * taps.size * 256])
+        spread(ICB, functools.partial(turn, part, w, taps))
+        source = dy[:, :, margin[0] + r.source:, margin[1] + c.source:]
+        target = dx[:, :, r.target:r.target + stride * r.pixels:stride, c.target:c.target + stride * c.pixels:stride]
+        steps = source.strides[1], source.strides[2] * r.spacing, source.strides[3] * c.spacing
+        table, run = _table(OCB, len(r.taps), len(c.taps), *steps, 16)
+        correlate(target, source, 1, part.ctypes.data, part.size // ICB, table, run)
+
+
+def backward_weights(dw, x, dy, stride, dilation):
+    """dw += ...; see `convolution`."""
+    OCB, ICB, KH = dw.shape[:3]
+    pair = native.TILE.blocks
+    rows = max(8, WEIGHTS_PIXELS // max(1, dy.shape[3]))
+    spread(-(-OCB // pair) * ICB * KH, functools.partial(
+        _gather, native.outer.address, native.TILE.inputs, pair, dw, x, dy, stride, dilation, rows))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Along one axis, the pixels of dx with the same remainder modulo the stride."""
+    taps: tuple         # positions in the filter that read them, last first
+    spacing: int        # pixels of dy between two taps
+    target: int         # first pixel of dx ...
+    source: int         # ... and the pixel of dy under its first tap
+    pixels: int
+
+
+def _phases(stride, dilation, size, length, first, count):
+    """Phases with pixels among first ... first + count that some tap reaches from one of `length` outputs."""
+    phases = []
+    for p in range(stride):
+        taps = tuple(k for k in range(size - 1, -1, -1) if (p - k * dilation) % stride == 0)
+        # pixel stride * u + p is reached from output u + (p - k * dilation) / stride
+        start = max(0, -((p - first) // stride))
+        stop = min((length - 1) * stride + dilation * (size - 1) - p, first + count - 1 - p) // stride + 1
+        if taps and start < stop:
+            offsets = [(p - k * dilation) // stride for k in taps]
+            spacing = offsets[1] - offsets[0] if len(taps) > 1 else 1
+            phases.append(Phase(taps, spacing, stride * start + p - first, start + offsets[0], stop - start))
+    return phases
+
+
+@functools.lru_cache(4096)
+def _table(blocks, rows, columns, block_step, row_step, column_step, B):
+    """Offsets (floats) of the runs of inputs that an output sums, and a run's length; steps in bytes. Columns that touch
+    make one run."""
+    if columns == 1 or column_step == 4 * B:
+        columns, run = 1, columns * B
+    else:
+        run = B
+    grid = np.indices((blocks, rows, columns)).reshape(3, -1)
+    return np.array([block_step, row_step, column_step]) @ grid // 4, run
+
+
+def correlate(y, x, stride, filters, b_block, table, run):
+    """Every output of y, on all threads; the arguments are those of `_correlate`."""
+    rows = max(4, FORWARD_PIXELS // max(1, y.shape[3]))
+    groups, blocks, pair = y.shape[0] * -(-y.shape[2] // rows), y.shape[1], native.TILE.blocks
+
+    def part(first, last, ob0, ob1):
+        _correlate(native.multiply.address, native.TILE.pixels, pair, y, x, stride, filters, b_block, table, run, rows,
+                   first, last, ob0, ob1)
+
+    if groups >= 4 * get_threads():
+        spread(groups, lambda first, last: part(first, last, 0, blocks))
+    else:
+        spread(-(-blocks // pair), lambda first, last: part(0, groups, first * pair, min(blocks, last * pair)))
+
+
+@kernel('i i i f5 f5 i i i n1 i i i i i i', ['float32'])
+def _correlate(multiply, pixels, pair, y, x, stride, filters, b_block, table, run, rows, first, last, ob0, ob1):
+    """y[n, ob, h, v] = sum over t, k of x[n, 0, h * stride, v * stride] (+ table[t] + k floats) * filters[ob, t, k].
+
+    multiply, pixels, pair: micro-kernel, its largest tile in pixels and in blocks. y, x may be strided along all axes but
+    the last. filters: address of (OCB, table.size, run, 16), blocks b_block floats apart. rows: output rows worked on
+    together. Only the row groups first ... last of all samples are computed, and of them the blocks ob0 ... ob1.
+    """
+    H, W = y.shape[2], y.shape[3]
+    groups = (H + rows - 1) // rows
+    chunk = max(1, PANEL_BYTES // (run * 64 * pair))
+    pieces = (W + pixels - 1) // pixels
+    if pieces == 0:
+        return
+    size, longer = W // pieces, W % pieces
+    a_step, c_step, c_block = x.strides[3] // 4 * stride, y.strides[3] // 4, y.strides[1] // 4
+    for group in range(first, last):
+        n, top = group // groups, group % groups * rows
+        for t in range(0, table.size, chunk):
+            count = min(chunk, table.size - t)
+            for ob in range(ob0, ob1, pair):
+                blocks = min(pair, ob1 - ob)
+                b = filters + 4 * (ob * b_block + t * run * 16)
+                for h in range(top, min(H, top + rows)):
+                    a = x.ctypes.data + n * x.strides[0] + h * stride * x.strides[2]
+                    c = y.ctypes.data + n * y.strides[0] + ob * y.strides[1] + h * y.strides[2]
+                    for piece in range(pieces):
+                        width = size + 1 if piece < longer else size
+                        call(multiply, (width, blocks, a, a_step, table.ctypes.data + 8 * t, count, run, b, b_block,
+                                        c, c_step, c_block, 1 if t > 0 else 0))
+                        a += 4 * a_step * width
+                        c += 4 * c_step * width
+
+
+@kernel('i i i c6 f5 f5 i i i i i', ['float32'])
+def _gather(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last):
+    """dw[ob, ib, kh] += sum over pixels of x times dy, for the units first ... last of (pairs of ob) * ICB * KH.
+
+    outer, inputs, pair: micro-kernel, its largest tile in inputs and in blocks. rows: rows of dy summed in registers.
+    """
+    N, OCB, H, W = dy.shape[:4]
+    ICB, KH, KW, B = dw.shape[1:5]
+    runs, run = (1, KW * B) if dilation == 1 else (KW, B)
+    pieces = (run + inputs - 1) // inputs
+    size, longer = run // pieces, run % pieces
+    a_step = x.strides[3] // 4 * stride
+    for n in range(N):
+        for top in range(0, H, rows):
+            count = min(rows, H - top)
+            for unit in range(first, last):
+                ob, ib, kh = unit // (ICB * KH) * pair, unit // KH % ICB, unit % KH
+                b = dy.ctypes.data + n * dy.strides[0] + ob * dy.strides[1] + top * dy.strides[2]
+                for kw in range(runs):
+                    a = (x.ctypes.data + n * x.strides[0] + ib * x.strides[1] + kw * dilation * x.strides[3]
+                         + (top * stride + kh * dilation) * x.strides[2])
+                    c = dw.ctypes.data + ob * dw.strides[0] + ib * dw.strides[1] + kh * dw.strides[2] + kw * dw.strides[3]
+                    for piece in range(pieces):
+                        width = size + 1 if piece < longer else size
+                        call(outer, (width, min(pair, OCB - ob), a, x.strides[2] // 4 * stride, a_step, b,
+                                     dy.strides[2] // 4, dy.strides[1] // 4, count, W, c, dw.strides[0] // 4))
+                        a += 4 * width
+                        c += 64 * width
+
+
+_transpose = instructions(lambda e, source, target: emit_transpose(e, e.pointer(source), e.pointer(target)))
+
+
+@kernel('c1 c6 n1 i i', ['float32'])
+def turn(panel, w, taps, first, last):
+    """panel (ICB, OCB, taps, 16, 16): the listed taps of w, each block transposed; input blocks first ... last only."""
+    OCB = w.shape[0]
+    for ib in range(first, last):
+        for ob in range(OCB):
+            for t in range(taps.size):
+                source = w.ctypes.data + ob * w.strides[0] + ib * w.strides[1] + taps[t] * 1024
+                _transpose((source, panel.ctypes.data + ((ib * OCB + ob) * taps.size + t) * 1024))

@@ -1,0 +1,36 @@
+"""The micro-kernels compiled for the CPU at hand, for tiles of any size up to its largest."""
+from . import micro
+from .jit import Native, instructions
+from .simd import INT, POINTER, tile
+
+TILE = tile()
+
+
+def _of_any_size(emit, largest, pointers):
+    """Emitter of a tile whose size and blocks, known at run time, are the first two of its integers."""
+    def emit_all(e, size, blocks, *values):
+        values = [e.pointer(v) if i in pointers else v for i, v in enumerate(values)]
+        cases = {n * 4 + j: (lambda n=n, j=j: emit(e, TILE, n, j, *values))
+                 for n in range(1, largest + 1) for j in range(1, TILE.blocks + 1)}
+        e.switch(e.b.add(e.b.mul(size, INT(4)), blocks), cases)
+    return instructions(emit_all)
+
+
+_multiply = _of_any_size(micro.emit_multiply, TILE.pixels, (0, 2, 5, 7))
+_outer = _of_any_size(micro.emit_outer, TILE.inputs, (0, 3, 8))
+_peak = instructions(lambda e, count, c: micro.emit_peak(e, 24 if TILE.width == 16 else 12, count, e.pointer(c)))
+
+
+@Native
+def multiply(pixels, blocks, a, step, table, count, run, b, b_block, c, c_step, c_block, add):
+    _multiply((pixels, blocks, a, step, table, count, run, b, b_block, c, c_step, c_block, add))
+
+
+@Native
+def outer(inputs, blocks, a, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_block):
+    _outer((inputs, blocks, a, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_block))
+
+
+@Native
+def peak(count, c):
+    _peak((count, c))
