@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from . import coco, sources, voc, yolo_lists
 from .errors import DataError, nearest
 from .pictures import load_picture, picture_size, writing
-from .sources import KINDS, read_names
 
+KINDS = {'voc': voc.read, 'yolo': yolo_lists.read, 'coco': coco.read, 'folder': sources.folder}
 SHOWN = 20       # refusals printed; all of them are in Summary.refused
 
 
@@ -51,7 +52,7 @@ class Summary:
 def convert(kind, source, out, size=None, names=None, log=print):
     """Packs `source` (a folder, a .tar, .tar.gz or .zip of one, for coco also a .json, for yolo a .data) into `out`.
 
-    kind: 'voc', 'yolo', 'coco' or 'folder' (sources.py says what is looked for). size: (w, h) to resize every picture
+    kind: 'voc', 'yolo', 'coco' or 'folder' (voc.py, yolo_lists.py, coco.py and sources.py say what is looked for). size: (w, h) to resize every picture
     to; names: class names in order, default those found. Progress goes to `log` unless standard error is a terminal.
     Returns a Summary; raises DataError when nothing can be packed. Re-running gives the same file.
     """
@@ -229,7 +230,7 @@ def run(args):
     from . import comm
     world = comm.world()
     if world.rank == 0:
-        names = read_names(args.names) if args.names else None
+        names = sources.read_names(args.names) if args.names else None
         summary = convert(args.kind, args.source, args.out, args.size, names)
         print(f'{args.out}: {summary}')
     world.barrier()

@@ -10,7 +10,7 @@ from mpi_ftp import anchors as verb
 from mpi_ftp.anchors import cluster, iou, shapes
 from mpi_ftp.errors import DataError
 from mpi_ftp.pictures import Pictures, writing
-from mpi_ftp.sources import voc
+from mpi_ftp.voc import read
 
 
 @pytest.fixture(scope='module')
@@ -19,7 +19,7 @@ def cells(tmp_path_factory):
     folder = tmp_path_factory.mktemp('anchors')
     with tarfile.open(Path(__file__).parents[1] / 'jobs/bccd/bccd.tar.gz') as archive:
         archive.extractall(folder, filter='data')
-    source = voc(folder)
+    source = read(folder)
     with writing(folder / 'cells.h5', source.classes, (48, 64)) as writer:
         for item in source.items:
             corners = np.array([box[1:] for box in item.boxes]) / (640, 480, 640, 480)
