@@ -19,15 +19,13 @@ def nms(rows, thresh=0.45):
     samples. In each sample and class, from the highest score down, a box takes the score from every later one that it overlaps
     by more than `thresh`; equal scores go by the order of the rows.
     """
-    rows = np.array(rows)
-    if not len(rows):
-        return rows
     from .boxes_math import suppress
+    rows = np.array(rows)
     for sample in np.unique(rows[:, 0]):
         chosen = np.flatnonzero(rows[:, 0] == sample)
-        part = rows[chosen]
-        suppress(part[:, 6:], part[:, 1:5], thresh)
-        rows[chosen, 6:] = part[:, 6:]
+        boxes, scores = rows[chosen, 1:5], rows[chosen, 6:]
+        suppress(scores, np.argsort(-scores, axis=0, kind='stable'), boxes, rows.dtype.type(thresh))
+        rows[chosen, 6:] = scores
     return rows
 
 

@@ -29,17 +29,27 @@ def iou(ax, ay, aw, ah, bx, by, bw, bh):
 
 
 @kernel
-def suppress(scores, boxes, thresh):
-    """Set to 0, class by class, the scores (k, classes) of boxes (k, 4) that overlap one of higher score by more than thresh."""
+def suppress(scores, order, boxes, thresh):
+    """Set to 0, class by class, the scores (k, classes) of boxes (k, 4) that overlap one of higher score by more than thresh.
+
+    order (k, classes): the rows of each class by falling score.
+    """
+    near, alive = np.empty((4, len(order)), boxes.dtype), np.empty(len(order), np.bool_)
     for c in range(scores.shape[1]):
-        found = np.flatnonzero(scores[:, c])
-        order = found[np.argsort(-scores[found, c], kind='mergesort')]          # stable: equal scores keep the order of rows
-        for i, a in enumerate(order):
-            if scores[a, c] == 0:
-                continue
-            for b in order[i + 1:]:
-                if iou(boxes[a, 0], boxes[a, 1], boxes[a, 2], boxes[a, 3], boxes[b, 0], boxes[b, 1], boxes[b, 2], boxes[b, 3]) > thresh:
-                    scores[b, c] = 0
+        count = 0                                       # gather what has a score, so that the inner loop runs as SIMD code
+        while count < len(order) and scores[order[count, c], c] > 0:
+            for e in range(4):
+                near[e, count] = boxes[order[count, c], e]
+            alive[count] = True
+            count += 1
+        for i in range(count):
+            if alive[i]:
+                for k in range(i + 1, count):
+                    far = not iou(near[0, i], near[1, i], near[2, i], near[3, i], near[0, k], near[1, k], near[2, k], near[3, k]) > thresh
+                    alive[k] &= far
+        for i in range(count):
+            if not alive[i]:
+                scores[order[i, c], c] = 0
 
 
 @kernel

@@ -17,6 +17,7 @@ import numpy as np
 
 from .cfg import COMMON
 from .errors import CfgError, DataError, PlanError, nearest
+from .region import Region
 
 STATS = ('cost', 'iou', 'class', 'objectness', 'any_objectness', 'recall50', 'recall75', 'truths', 'cells', 'dropped')
 ELSEWHERE = ('jitter', 'random', *COMMON.split())          # keys that the data or any layer may read
@@ -87,8 +88,7 @@ class RegionLoss:
 
     def activate(self, x):
         """Darknet's output of the layer for its input `x` (n, C, h, w), a new array."""
-        from .loss_math import activate
-        return activate(np.ascontiguousarray(x), self.rules.classes, bool(self.rules.softmax))
+        return _activate(self, x, bool(self.rules.softmax))
 
     def detections(self, x, cells, thresh=0.005):
         """(k, 6 + classes) rows [sample, cx, cy, w, h, objectness, scores] of all anchors whose objectness exceeds `thresh`.
@@ -137,8 +137,7 @@ class YoloLoss:
 
     def activate(self, x):
         """Darknet's output of the layer for its input `x` (n, C, h, w), a new array."""
-        from .loss_math import activate
-        return activate(np.ascontiguousarray(x), self.rules.classes, False)
+        return _activate(self, x, False)
 
     def detections(self, x, cells, thresh=0.005):
         """Rows [sample, cx, cy, w, h, objectness, scores] as of RegionLoss.detections."""
@@ -210,6 +209,21 @@ class SoftmaxLoss:
         return targets % size
 
 
+def prepare(losses, dtype=np.float32):
+    """Compile, or load from the disk cache, all that training with `losses` and finding their boxes need.
+
+    Called by one process before the others, it saves them from compiling the same loops all at once.
+    """
+    from .boxes import nms
+    for loss in losses:
+        cell = Region((0, 0, 0, 0), (1, *(loss.shape if loss.kind == 'softmax' else (loss.shape[0], 1, 1))))
+        x = np.zeros(cell.shape, dtype)
+        loss(x, cell, [range(0, loss.inputs, loss.inputs // loss.groups) if loss.kind == 'softmax' else np.empty((0, 5))], 0)
+        if loss.kind != 'softmax':
+            loss.activate(x)
+            nms(loss.detections(x, cell, 0.0))
+
+
 def summary(stats):
     """Averages as Darknet prints them, from sums over ranks; nan where there is nothing to average."""
     def ratio(key, count):
@@ -233,23 +247,35 @@ def _evaluate(loss, kernel, x, cells, truths, dx, pull):
     rows = np.concatenate(kept) if kept else np.empty((0, 5))
     _check_truths(loss, rows, kept, cells.lo[0])
     starts = np.cumsum([0] + [len(k) for k in kept])
-    sums = np.zeros(1 + len(STATS))
+    sums, lanes = np.zeros(1 + len(STATS)), np.zeros((3, max(x.shape[-1], 1)))
     if x.size:
-        kernel(dx, sums, x, cells.lo[2], cells.lo[3], loss.shape[1], loss.shape[2], loss.priors.astype(x.dtype),
+        kernel(dx, sums, lanes, x, cells.lo[2], cells.lo[3], loss.shape[1], loss.shape[2], loss.priors.astype(x.dtype),
                np.array(loss.mask), rows, starts, pull, loss.rules)
+        sums[[0, 1 + STATS.index('cost'), 1 + STATS.index('any_objectness')]] += lanes.sum(axis=1)
     stats = dict(zip(STATS, sums[1:].tolist()))
     stats['dropped'] = float(sum(_inside(loss, cells, t[loss.rules.max:]) for t in samples))
     return float(sums[0]), dx, stats
 
 
+def _activate(loss, x, softmax):
+    from .loss_math import activate
+    x = np.ascontiguousarray(x)
+    n, channels, h, w = x.shape
+    y, flat = np.empty_like(x), (n * len(loss.mask), channels // len(loss.mask), h * w)
+    activate(y.reshape(flat), x.reshape(flat), softmax)
+    return y
+
+
 def _detections(loss, x, cells, thresh, softmax):
     from .loss_math import detect
     _check_cells(loss, x, cells)
-    x = np.ascontiguousarray(x)
-    if not x.size:
-        return np.empty((0, 6 + loss.rules.classes), x.dtype)
-    return detect(x, cells.lo[0], cells.lo[2], cells.lo[3], loss.shape[1], loss.shape[2],
-                  loss.priors[list(loss.mask)].astype(x.dtype), loss.rules.classes, softmax, x.dtype.type(thresh))
+    rows = np.empty((0, 6 + loss.rules.classes), x.dtype)
+    if x.size:
+        args = (np.ascontiguousarray(x), cells.lo[0], cells.lo[2], cells.lo[3], loss.shape[1], loss.shape[2],
+                loss.priors[list(loss.mask)].astype(x.dtype), softmax, x.dtype.type(thresh))
+        rows = np.empty((detect(rows, *args), rows.shape[1]), x.dtype)
+        detect(rows, *args)
+    return rows
 
 
 def _check_cells(loss, x, cells):

@@ -14,7 +14,7 @@ from numba.extending import overload
 
 from .boxes_math import iou, kernel
 
-VALUE, COST, IOU, CLASS, OBJECT, ANY, R50, R75, TRUTHS, CELLS = range(10)     # places in `sums`: the value and loss.STATS
+VALUE, COST, IOU, CLASS, OBJECT, _, R50, R75, TRUTHS, CELLS = range(10)     # places in `sums`: the value and loss.STATS
 
 
 
@@ -112,77 +112,60 @@ def overlap_row(best, which, boxes, truths, first, last):
 
 
 @kernel
-def activate(x, classes, softmax):
-    """Darknet's output of a head for its input x (n, C, h, w): logistic everywhere but w and h; classes softmax if wanted."""
-    y = np.empty_like(x)
-    size = 5 + classes
+def activate(y, x, softmax):
+    """y (k, 5 + classes, cells): Darknet's output for k anchors' inputs x; logistic but for w and h; classes softmax if wanted."""
+    anchors, size, cells = x.shape
+    top, total = np.empty(cells, x.dtype), np.empty(cells, x.dtype)
+    for a in range(anchors):
+        for e in range(5 if softmax else size):
+            for i in range(cells):
+                y[a, e, i] = x[a, e, i] if e == 2 or e == 3 else logistic(x[a, e, i])
+        if not softmax:
+            continue
+        for i in range(cells):
+            top[i], total[i] = x[a, 5, i], 0
+        for e in range(6, size):
+            for i in range(cells):
+                top[i] = x[a, e, i] if x[a, e, i] > top[i] else top[i]
+        for e in range(5, size):
+            for i in range(cells):
+                y[a, e, i] = exp(x[a, e, i] - top[i])
+                total[i] += y[a, e, i]
+        for e in range(5, size):
+            for i in range(cells):
+                y[a, e, i] /= total[i]
+
+
+@kernel
+def detect(rows, x, sample, top, left, H, W, priors, softmax, thresh):
+    """Rows [sample, cx, cy, w, h, objectness, scores] of the boxes whose objectness exceeds thresh, by sample, row, column, anchor.
+
+    Returns how many there are; fills `rows` (capacity, 6 + classes) as far as it reaches.
+    """
     n, channels, h, w = x.shape
-    top, total = np.empty(w, x.dtype), np.empty(w, x.dtype)
-    for b in range(n):
-        for c in range(channels):
-            entry = c % size
-            if entry == 2 or entry == 3:
-                y[b, c] = x[b, c]
-            elif entry < 5 or not softmax:
-                for j in range(h):
-                    for i in range(w):
-                        y[b, c, j, i] = logistic(x[b, c, j, i])
-        if softmax:
-            for a in range(channels // size):
-                first, end = a * size + 5, (a + 1) * size
-                for j in range(h):
-                    softmax_row(y[b], x[b], first, end, j, top, total)
-    return y
-
-
-@kernel
-def softmax_row(y, x, first, end, j, top, total):
-    """y, x (C, h, w): softmax over the planes first...end-1 of every cell of row j; `top`, `total` (w,) are scratch."""
-    w = x.shape[2]
-    top[:] = x[first, j]
-    for c in range(first + 1, end):
-        for i in range(w):
-            top[i] = x[c, j, i] if x[c, j, i] > top[i] else top[i]
-    total[:] = x.dtype.type(0)
-    for c in range(first, end):
-        for i in range(w):
-            y[c, j, i] = exp(x[c, j, i] - top[i])
-            total[i] += y[c, j, i]
-    for c in range(first, end):
-        for i in range(w):
-            y[c, j, i] /= total[i]
-
-
-@kernel
-def detect(x, sample, top, left, H, W, priors, classes, softmax, thresh):
-    """Rows [sample, cx, cy, w, h, objectness, scores] of the anchors whose objectness exceeds thresh, by sample, row, column, anchor."""
-    n, _, h, w = x.shape
-    size, anchors = 5 + classes, len(priors)
-    boxes, p = np.empty((anchors, 5, w), x.dtype), np.empty(classes, x.dtype)
-    capacity, count = 64, 0
-    rows = np.empty((capacity, 6 + classes), x.dtype)
+    one, size, count = x.dtype.type(1), channels // len(priors), 0
+    p = np.empty(size - 5, x.dtype)
     for b in range(n):
         for j in range(h):
-            for a in range(anchors):
-                decode_row(boxes[a], x[b, a * size:], j, top, left, H, W, priors[a, 0], priors[a, 1])
             for i in range(w):
-                for a in range(anchors):
-                    objectness = boxes[a, 4, i]
+                for a in range(len(priors)):
+                    z = x[b, a * size:(a + 1) * size, j, i]
+                    objectness = logistic(z[4])
                     if not objectness > thresh:
                         continue
-                    if count == capacity:
-                        capacity *= 2
-                        longer = np.empty((capacity, 6 + classes), x.dtype)
-                        longer[:count] = rows
-                        rows = longer
-                    rows[count, 0] = sample + b
-                    rows[count, 1:6] = boxes[a, :, i]
-                    probabilities(p, x[b, a * size + 5:, j, i], softmax)
-                    for k in range(classes):
-                        score = objectness * p[k]
-                        rows[count, 6 + k] = score if score > thresh else x.dtype.type(0)
+                    if count < len(rows):
+                        rows[count, 0] = sample + b
+                        rows[count, 1] = (one * (left + i) + logistic(z[0])) / (one * W)
+                        rows[count, 2] = (one * (top + j) + logistic(z[1])) / (one * H)
+                        rows[count, 3] = exp(z[2]) * priors[a, 0]
+                        rows[count, 4] = exp(z[3]) * priors[a, 1]
+                        rows[count, 5] = objectness
+                        probabilities(p, z[5:], softmax)
+                        for k in range(p.size):
+                            score = objectness * p[k]
+                            rows[count, 6 + k] = score if score > thresh else 0
                     count += 1
-    return rows[:count].copy()
+    return count
 
 
 @kernel

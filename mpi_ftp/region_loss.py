@@ -4,13 +4,13 @@ import math
 import numpy as np
 
 from .boxes_math import iou, kernel
-from .loss_math import (ANY, CELLS, CLASS, COST, IOU, OBJECT, R50, R75, TRUTHS, VALUE, decode_row, exp, logistic, mark_classes,
+from .loss_math import (CELLS, CLASS, COST, IOU, OBJECT, R50, R75, TRUTHS, VALUE, decode_row, exp, logistic, mark_classes,
                         overlap_row, probabilities, softplus)
 
 
 @kernel
-def evaluate(dx, sums, x, top, left, H, W, priors, mask, truths, starts, pull, rules):
-    """Writes dx (n, C, h, w) and adds to sums (float64).
+def evaluate(dx, sums, lanes, x, top, left, H, W, priors, mask, truths, starts, pull, rules):
+    """Writes dx (n, C, h, w); adds to sums, and to lanes (3, w) the value, cost and objectness that fast loops sum by column.
 
     x: the cells from row `top` and column `left` of the H x W grid; priors (num, 2): anchors as parts of the picture; truths
     (K, 5) float64, those of sample b in rows starts[b]...starts[b+1]-1; pull: boxes without truth learn their anchor.
@@ -22,7 +22,6 @@ def evaluate(dx, sums, x, top, left, H, W, priors, mask, truths, starts, pull, r
     matched = np.empty((num, h, w), np.int64)                    # the last truth of each box, or -1
     place = np.empty(len(truths), np.int64)                      # the box of each truth, as an index into matched.ravel(), or -1
     p, target = np.empty(rules.classes, x.dtype), np.empty(rules.classes, x.dtype)
-    lanes = np.zeros((3, w))                                     # value, cost and objectness by column: sums that run as SIMD
     for b in range(n):
         first, end = starts[b], starts[b + 1]
         match(matched, place, x[b], top, left, H, W, priors, truths, first, end, rules)
@@ -45,9 +44,6 @@ def evaluate(dx, sums, x, top, left, H, W, priors, mask, truths, starts, pull, r
                 z, dz = x[b, a * size:(a + 1) * size, j, i], dx[b, a * size:(a + 1) * size, j, i]
                 train_box(dz, sums, z, top + j, left + i, H, W, priors[a], truths, first, t, place, matched[a, j, i] == t,
                           p, target, rules)
-    sums[VALUE] += lanes[0].sum()
-    sums[COST] += lanes[1].sum()
-    sums[ANY] += lanes[2].sum()
     sums[CELLS] += n * num * h * w
 
 

@@ -4,13 +4,13 @@ import math
 import numpy as np
 
 from .boxes_math import iou, kernel
-from .loss_math import (ANY, CELLS, CLASS, COST, IOU, OBJECT, R50, R75, TRUTHS, VALUE, decode_row, logistic, mark_classes,
+from .loss_math import (CELLS, CLASS, COST, IOU, OBJECT, R50, R75, TRUTHS, VALUE, decode_row, logistic, mark_classes,
                         overlap_row, probabilities, softplus)
 
 
 @kernel
-def evaluate(dx, sums, x, top, left, H, W, priors, mask, truths, starts, pull, rules):
-    """Writes dx (n, C, h, w) and adds to sums (float64); arguments as of region_loss.evaluate.
+def evaluate(dx, sums, lanes, x, top, left, H, W, priors, mask, truths, starts, pull, rules):
+    """Writes dx (n, C, h, w), adds to sums and lanes; arguments as of region_loss.evaluate.
 
     mask: the anchors of this head, as indices into priors (num, 2); pull: not used here.
     """
@@ -21,7 +21,6 @@ def evaluate(dx, sums, x, top, left, H, W, priors, mask, truths, starts, pull, r
     matched = np.empty((num, h, w), np.int64)                    # the last truth of each box, or -1
     place = np.empty(len(truths), np.int64)                      # the box of each truth, as an index into matched.ravel(), or -1
     p, target = np.empty(rules.classes, x.dtype), np.empty(rules.classes, x.dtype)
-    lanes = np.zeros((3, w))                                     # value, cost and objectness by column: sums that run as SIMD
     sure = T(rules.truth_thresh)
     for b in range(n):
         first, end = starts[b], starts[b + 1]
@@ -60,9 +59,6 @@ def evaluate(dx, sums, x, top, left, H, W, priors, mask, truths, starts, pull, r
                 sums[CLASS] += p[int(truths[t, 0])]
                 if matched[a, j, i] == t:
                     train_box(dz, sums, z, top + j, left + i, H, W, prior, truths[t], p, target)
-    sums[VALUE] += lanes[0].sum()
-    sums[COST] += lanes[1].sum()
-    sums[ANY] += lanes[2].sum()
     sums[CELLS] += n * num * h * w
 
 

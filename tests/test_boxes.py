@@ -1,9 +1,13 @@
 """Boxes: overlaps by hand, suppression against Darknet's rule read literally, and the way back from the network's picture."""
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from darknet_reading import overlap
-from mpi_ftp import boxes
+from mpi_ftp import boxes, boxes_math
 
 
 def some_boxes(k, seed):
@@ -77,3 +81,23 @@ def test_letterbox_by_hand():
     assert boxes.letterbox_size((480, 640), (416, 416)) == (312, 416)
     assert np.allclose(boxes.to_picture([.5, (52 + 78) / 416, .25, 156 / 416], (480, 640), (416, 416)), [.5, .25, .25, .5])
     assert np.allclose(boxes.to_picture([.5, .3, .25, .4], (480, 640), (416, 416), letterbox=False), [.5, .3, .25, .4])
+
+
+def test_compiled_loops_follow_the_files_they_call(tmp_path):
+    """numba by itself would go on with the old helper, whose file is not the caller's."""
+    package = tmp_path / 'package'
+    package.mkdir()
+    shutil.copy(boxes_math.__file__, package)
+    for name in ('__init__.py', *boxes_math.FILES[1:]):
+        (package / name).touch()
+    (package / 'region_loss.py').write_text('from .boxes_math import kernel\nfrom .loss_math import one\n'
+                                            '@kernel\ndef two():\n    return one() + 1\n')
+
+    def answer(one):
+        (package / 'loss_math.py').write_text(f'from .boxes_math import kernel\n@kernel\ndef one():\n    return {one}\n')
+        code = 'from package.region_loss import two; print(two(), sum(two.stats.cache_hits.values()))'
+        return subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+
+    assert answer(1) == ['2', '0'] and answer(10) == ['11', '0']
+    assert subprocess.run([sys.executable, '-c', 'from package.region_loss import two; print(two(), sum(two.stats.cache_hits.values()))'],
+                          cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split() == ['11', '1']

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import darknet_reading
+from mpi_ftp import boxes
 from mpi_ftp.errors import CfgError, DataError, PlanError
-from mpi_ftp.loss import STATS, RegionLoss, SoftmaxLoss, YoloLoss, summary
+from mpi_ftp.loss import STATS, RegionLoss, SoftmaxLoss, YoloLoss, prepare, summary
 from mpi_ftp.region import Layout, Region
 
 NET = (3, 96, 160)
@@ -288,6 +289,22 @@ def test_bad_truths_are_refused(row):
     x = head(0)
     with pytest.raises(DataError, match='sample 1: truth'):
         region_loss()(x, Region.whole(x.shape), [np.array([[0, .5, .5, .1, .1]]), np.array([row]), np.empty((0, 5))], 0)
+
+
+def test_prepared_losses_compile_nothing_more():
+    from mpi_ftp import boxes_math, loss_math
+    from mpi_ftp.region_loss import evaluate as evaluate_region
+    from mpi_ftp.yolo_loss import evaluate as evaluate_yolo
+    losses = region_loss(), region_loss(softmax=0), yolo_loss(), softmax_case(3, 1)[0]
+    prepare(losses, np.float32)
+    compiled = [evaluate_region, evaluate_yolo, loss_math.activate, loss_math.detect, boxes_math.suppress]
+    before = [list(function.signatures) for function in compiled]
+    x, truths = head(1, dtype=np.float32), crowd(1)
+    for loss in losses[:3]:
+        loss(x, Region.whole(x.shape), truths, np.int64(5))
+        loss.activate(x)
+        boxes.nms(loss.detections(x, Region.whole(x.shape), .3), .4)
+    assert [list(function.signatures) for function in compiled] == before and all(before)
 
 
 def test_cells_that_do_not_fit_are_refused():
