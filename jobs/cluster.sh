@@ -25,7 +25,7 @@ echo "== $ranks ranks on $hosts machines: $job -> $run"
 rc=0
 "$MPIRUN" "${where[@]}" -n "$ranks" "$TREE/.venv/bin/python" -m mpi_ftp train "$job" --run "$run" --resume --ranks "$ranks" "$@" || rc=$?
 # mpirun's exit code is 0 even after a machine was lost; the marker is written last
-[ -e "$run/finished" ] && exit 0
+[ "$rc" = 0 ] && [ -e "$run/finished" ] && exit 0
 [ "$rc" != 0 ] || rc=1
 echo "the run did not come to its end; the same command goes on from its last checkpoint" >&2
 exit "$rc"

@@ -29,7 +29,7 @@ while [ "$rc" -gt 128 ] && kill -0 "$training" 2>/dev/null; do      # the signal
     wait "$training" || rc=$?
 done
 
-if [ -e "$run/finished" ]; then
+if [ "$rc" = 0 ] && [ -e "$run/finished" ]; then
     echo "finished: $run"
 elif [ "$rc" = 0 ] && [ -e "$run/checkpoint.h5" ]; then
     echo "cut at the time limit; back into the queue"
