@@ -17,7 +17,7 @@ VERBS = {
     'plan': ('show', 'print how a network would be cut among ranks, without training'),
     'convert': ('convert', 'pack labelled pictures into one HDF5 data set'),
     'anchors': ('anchors', 'find anchor boxes of a data set by k-means'),
-    'weights': ('weights_verb', 'convert, cut off or list Darknet weights and checkpoints'),
+    'weights': ('convert_weights', 'list, cut off or convert Darknet weights, checkpoints and .npz files'),
 }
 
 
@@ -126,6 +126,10 @@ def main(words=None):
             world = comm.world()
         run, args = parse(words)
         run(args)
+        sys.stdout.flush()
+        code = 0
+    except BrokenPipeError:                                # `mpi-ftp … | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (Exception, KeyboardInterrupt) as error:
         code = give_up(world, error)

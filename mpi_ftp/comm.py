@@ -184,6 +184,7 @@ class World:
             time.sleep(.001)
         if not heard or self.rank < min(heard):
             say()
+            time.sleep(.2)                          # let the launcher pass it on before it reports the abort
         elif len(heard) < len(requests):
             time.sleep(grace)                       # the speaker comes first; it ends the job
         if len(heard) < len(requests):

@@ -15,7 +15,7 @@ FLOORS = [set(floor.split()) for floor in (
     'tape group parameters model',
     'boxes_math boxes loss_math region_loss yolo_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
-    'train val detect forward show convert anchors weights_verb',
+    'train val detect forward show convert anchors convert_weights',
     '__main__',
 )]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

@@ -48,7 +48,7 @@ def launch(tmp_path, ranks, *words):
     command = ['bash', '-c', '. "$0" && exec "$@"', str(ROOT / 'jobs' / 'mpi.env.sh'), launcher, '-n', str(ranks), sys.executable, str(script), *words]
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return done.returncode, re.findall(r'^mpi-ftp: .*', done.stderr, re.M), time.monotonic() - began, done.stderr
+    return done.returncode, re.findall(r'^ ?(mpi-ftp: .*)', done.stderr, re.M), time.monotonic() - began, done.stderr
 
 
 def alone(*words):

@@ -1,0 +1,94 @@
+"""The verb `weights`: lists, cuts off and converts weights between Darknet's .weights, checkpoints (.h5) and numpy's .npz.
+
+In checkpoints and .npz files a tensor is called LAYER/NAME, such as 0/filters, in plain order: filters (F, C/groups, K, K).
+"""
+from pathlib import Path
+
+import numpy as np
+
+from . import weights
+from .checkpoint import Checkpoint
+from .errors import UsageError, WeightsError
+
+
+class Named:
+    """Tensors by name, with the verbs of WeightsFile. Raises WeightsError when a layer's tensors are missing in part or of another shape."""
+
+    def __init__(self, path, network, shapes, read, seen):
+        self.path, self.seen, self._read = path, seen, read
+        self.layers = set()
+        for layer in network.layers:
+            found = [name for name, _ in layer.tensors if f'{layer.index}/{name}' in shapes]
+            if not found:
+                continue
+            for name, shape in layer.tensors:
+                key = f'{layer.index}/{name}'
+                if shapes.get(key) != tuple(shape):
+                    raise WeightsError(f'{path}: tensor {key} of {layer.name} has shape {shapes.get(key, "none")}, expected {tuple(shape)}; '
+                                       'is it of another network?')
+            self.layers.add(layer.index)
+        if not self.layers:
+            raise WeightsError(f'{path} holds no tensor of this network; expected names such as 0/filters')
+
+    def __contains__(self, layer):
+        return layer in self.layers
+
+    def read(self, layer, name, first=None, last=None):
+        return self._read(f'{layer}/{name}', first, last)
+
+
+def open_weights(path, network):
+    """The tensors of a .weights, .h5 or .npz file: `.seen`, `layer in it`, `.read(layer, name, first, last)`."""
+    suffix = Path(path).suffix
+    if suffix == '.h5':
+        saved = Checkpoint(path)
+        return Named(path, network, saved.shapes, saved.read, saved.meta.get('seen', 0))
+    if suffix == '.npz':
+        try:
+            arrays = dict(np.load(path))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f'{path} is not a readable .npz file: {error}') from None
+        return Named(path, network, {key: a.shape for key, a in arrays.items()}, lambda key, first, last: arrays[key][first:last],
+                     int(arrays.get('seen', 0)))
+    return weights.WeightsFile(path, network)
+
+
+def add_arguments(parser):
+    parser.add_argument('--cfg', required=True, metavar='F', help='network, a Darknet .cfg')
+    parser.add_argument('source', metavar='SOURCE', help='a .weights, checkpoint .h5 or .npz file')
+    parser.add_argument('out', nargs='?', metavar='OUT', help='the .weights or .npz file to write (default: only list what is there)')
+    parser.add_argument('--layers', type=int, metavar='K', help='keep only the first K layers, as in darknet19_448.conv.23')
+
+
+def run(args):
+    """List `source`, or write what it holds to `out`."""
+    from .network import read_network
+    network = read_network(args.cfg)
+    if args.layers is not None and not 1 <= args.layers <= len(network.layers):
+        raise UsageError(f'--layers {args.layers}: expected a number from 1 to {len(network.layers)}')
+    source = open_weights(args.source, network)
+    layers = [layer for layer in network.layers[:args.layers] if layer.index in source and layer.tensors]
+    if args.out is None:
+        listing(source, layers)
+        return
+    last = layers[-1].index + 1 if layers else 0
+    missing = [layer.name for layer in network.layers[:last] if layer.tensors and layer.index not in source]
+    if missing:
+        raise WeightsError(f'{args.source} has no tensors of {missing[0]}, but of later layers; a {Path(args.out).suffix} file cannot say so')
+    if args.out.endswith('.npz'):
+        arrays = {f'{layer.index}/{name}': source.read(layer.index, name) for layer in layers for name, _ in layer.tensors}
+        np.savez(args.out, seen=source.seen, **arrays)
+    elif args.out.endswith('.h5'):
+        raise UsageError(f'{args.out}: expected a name that ends in .weights or .npz; checkpoints are written by `mpi-ftp train` alone')
+    else:
+        weights.write(args.out, network, source.seen, source.read, args.layers if args.layers is not None else last)
+    print(f'{args.out}: {sum(weights.numbers(layer.tensors) for layer in layers)} numbers of {len(layers)} layers, {source.seen} pictures seen')
+
+
+def listing(source, layers):
+    """A line for each tensor: shape, mean and spread."""
+    print(f'{source.path}: {source.seen} pictures seen')
+    for layer in layers:
+        for name, shape in layer.tensors:
+            array = source.read(layer.index, name)
+            print(f'{layer.index:4} {layer.kind:14} {name:9} {"x".join(map(str, shape)):>18}   mean {array.mean():12.5g}   deviation {array.std():12.5g}')
