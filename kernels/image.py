@@ -1,19 +1,10 @@
 """Pixels of a network's input: bilinear samples of a picture and colour distortion. Arithmetic on arrays only."""
 import math
 
-import numba
-import numpy as np
-
-# nogil: the loader's thread samples while the step computes. Explicit signatures: nothing compiles inside a step.
-_OUT = ('float32[:,:,:]', 'float64[:,:,:]')
+from .jit import kernel
 
 
-def _jit(tail):
-    return numba.njit([f'void({out}, {tail})' for out in _OUT], cache=True, nogil=True)
-
-
-@_jit('uint8[:,:,::1], int64, int64, int64, int64, int64, int64, int64, int64, boolean, '
-      'float64[::1], int64[::1], float64[::1], float64')
+@kernel('f3 c3 i i i i i i i i i d1 n1 d1 s')
 def sample(out, source, top, left, height, width, y0, x0, net_h, net_w, flip, affine, window, bounds, fill):
     """out (h, w, 3) overwritten: the pixels (y0, x0) ... of a net_h x net_w input, values 0 ... 1.
 
@@ -22,8 +13,8 @@ def sample(out, source, top, left, height, width, y0, x0, net_h, net_w, flip, af
         x = affine[0] * (X - left of window) + affine[1] * (Y - top of window) + affine[2]
         y = affine[3] * (X - left of window) + affine[4] * (Y - top of window) + affine[5]
     clamped to `bounds` (y lowest, x lowest, y highest, x highest); beyond the picture lies 0, beyond the window `fill`,
-    beyond the input 0. `source` is the part of the picture from (top, left) on that these samples read, at least
-    one pixel. The result depends on Y and X alone, so any cut gives the same bits.
+    beyond the input 0. `source`, values 0 ... 255, is the part of the picture from (top, left) on that these samples
+    read, at least one pixel. The result depends on Y and X alone, so any cut gives the same bits.
     """
     rows, columns = source.shape[0], source.shape[1]
     for i in range(out.shape[0]):
@@ -56,12 +47,12 @@ def sample(out, source, top, left, height, width, y0, x0, net_h, net_w, flip, af
                                 + down * (before * source[yb, xa, c] + after * source[yb, xb, c])) / 255.
 
 
-@_jit('float64, float64, float64')
+@kernel('f3 s s s')
 def distort(out, hue, saturation, exposure):
     """out (h, w, 3) in place: RGB to HSV, hue turned by `hue` of a turn, the others multiplied, back, cut to [0, 1]."""
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            r, g, b = np.float64(out[i, j, 0]), np.float64(out[i, j, 1]), np.float64(out[i, j, 2])
+            r, g, b = float(out[i, j, 0]), float(out[i, j, 1]), float(out[i, j, 2])
             value = max(r, g, b)
             delta = value - min(r, g, b)
             if delta == 0.:                  # grey has no hue

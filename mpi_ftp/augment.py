@@ -202,7 +202,7 @@ def input_tile(out, pictures, i, draw, region, net_h, net_w):
     empty = top >= bottom or left >= right
     source = np.zeros((1, 1, 3), np.uint8) if empty else pictures.read(i, top, bottom, left, right)
     (_, _, y0, x0) = region.lo
-    sample(out, source, top, left, height, width, y0, x0, net_h, net_w, draw.flip,
+    sample(out, source.astype(out.dtype), top, left, height, width, y0, x0, net_h, net_w, draw.flip,
            np.array(draw.affine, np.float64), np.array(draw.window, np.int64), np.array(draw.bounds, np.float64), draw.fill)
     if (draw.hue, draw.saturation, draw.exposure) != (0., 1., 1.):
         distort(out, draw.hue, draw.saturation, draw.exposure)
