@@ -16,11 +16,12 @@ def read(root, names=None):
     base = root.parent if root.is_file() else root
     if root.is_file() and base.name == 'annotations':
         base = base.parent
-    tables = [(path, table) for path in paths if (table := _coco_table(path, alone=len(paths) == 1))]
+    tables = [(path, table) for path in paths if (table := _table(path, alone=len(paths) == 1))]
     if not tables:
         raise DataError(f'{root}: no COCO file (.json with images, annotations, categories) in it')
     categories = {}
     for path, table in tables:
+        _whole(table, path)
         for row in table['categories']:
             if categories.setdefault(row['id'], row['name']) != row['name']:
                 raise DataError(f'{path}: category {row["id"]} is "{row["name"]}", in another file '
@@ -32,12 +33,24 @@ def read(root, names=None):
         split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), '')
         if split and split not in source.splits:
             source.splits.append(split)
-        _coco_items(source, table, path, split, categories, pictures, base)
+        _items(source, table, path, split, categories, pictures, base)
     source.splits.sort(key=split_order)
     return source
 
 
-def _coco_items(source, table, path, split, categories, pictures, base):
+def _whole(table, path):
+    """Raises DataError unless every row has what COCO promises."""
+    for part, keys in (('images', ('id', 'file_name')), ('annotations', ('image_id', 'category_id', 'bbox')),
+                       ('categories', ('id', 'name'))):
+        for row in table[part]:
+            if lost := [key for key in keys if not isinstance(row, dict) or key not in row]:
+                raise DataError(f'{path}: an entry of "{part}" has no "{lost[0]}"')
+            if part == 'annotations' and not (isinstance(row['bbox'], list) and len(row['bbox']) == 4
+                                              and all(isinstance(value, (int, float)) for value in row['bbox'])):
+                raise DataError(f'{path}: bbox {row["bbox"]}: expected four numbers x, y, width, height')
+
+
+def _items(source, table, path, split, categories, pictures, base):
     things = {}
     for row in table['annotations']:
         things.setdefault(row['image_id'], []).append(row)
@@ -61,7 +74,7 @@ def _coco_items(source, table, path, split, categories, pictures, base):
         source.items.append(Item(name, places[0], boxes, splits=(split,) if split else (), size=size))
 
 
-def _coco_table(path, alone):
+def _table(path, alone):
     """The parsed file; None when it is some other JSON among several."""
     try:
         table = json.loads(path.read_text(encoding='utf-8'))

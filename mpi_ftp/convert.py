@@ -36,8 +36,9 @@ class Summary:
     refused: list = field(default_factory=list)
 
     def __str__(self):
-        each = ', '.join(f'{name} {count}' for name, count in self.classes.items())
-        lines = [f'{self.pictures} pictures, {self.boxes} boxes; {each}',
+        each = [f'{name} {count}' for name, count in self.classes.items()]
+        each = ', '.join(each[:SHOWN]) + (f', ... ({len(each)} classes)' if len(each) > SHOWN else '')
+        lines = [f'{self.pictures} pictures, {self.boxes} boxes; {each}' if self.boxes else f'{self.pictures} pictures; {each}',
                  'splits: ' + ', '.join(f'{name} {count}' for name, count in self.splits.items())]
         if self.clipped:
             lines.append(f'{self.clipped} boxes reached past their picture and were cut at its edge')
@@ -65,6 +66,8 @@ def convert(kind, source, out, size=None, names=None, log=print):
         raise DataError(f'{out.parent} is not a folder')
     with _unpacked(source, out.parent) as root:
         found = KINDS[kind](root, names)
+        if not found.classes:
+            raise DataError(f'{source}: no boxes and no class names in it')
         summary = Summary(refused=[(_plain(name, root), _plain(reason, root)) for name, reason in found.refused])
         items = _usable(found, summary)
         if not items:

@@ -40,13 +40,22 @@ class Source:
     labelled: bool = False
 
 
+def read_text(path):
+    """The text of a file. Raises DataError when it is not text."""
+    try:
+        return Path(path).read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'{path}: cannot be read as text: {error}') from None
+
+
+def read_lines(path):
+    """The lines of a text file that are not empty."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
 def read_names(path):
     """Class names, one a line."""
-    try:
-        names = [line.strip() for line in Path(path).read_text(encoding='utf-8').splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'{path}: class names cannot be read: {error}') from None
-    names = [name for name in names if name]
+    names = read_lines(path)
     double = {name for name in names if names.count(name) > 1}
     if double or not names:
         raise DataError(f'{path}: ' + (f'class name "{min(double)}" twice' if double else 'no class names in it'))

@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from .errors import DataError
-from .sources import PICTURES, Item, Source, split_order
+from .sources import PICTURES, Item, Source, read_lines, split_order
 
 
 def read(root, names=None):
@@ -17,13 +17,13 @@ def read(root, names=None):
     if not annotations:
         raise DataError(f'{root}: no VOC annotation (.xml) in it')
     pictures = _by_stem(root)
-    lists = _voc_lists(root)
+    lists = _lists(root)
     source = Source([], names or [], list(lists))
     found = set()
     for path in annotations:
         try:
             tree = ElementTree.parse(path).getroot()
-            item, difficult = _voc_item(tree, path, pictures, lists)
+            item, difficult = _item(tree, path, pictures, lists)
         except (ElementTree.ParseError, ValueError, DataError) as error:
             source.refused.append((path.name, str(error)))
             continue
@@ -37,7 +37,7 @@ def read(root, names=None):
     return source
 
 
-def _voc_item(tree, path, pictures, lists):
+def _item(tree, path, pictures, lists):
     if tree.tag != 'annotation':
         raise DataError(f'not a VOC annotation: its first tag is <{tree.tag}>')
     picture = pictures.get(path.stem) or pictures.get(Path(tree.findtext('filename', '').strip()).stem)
@@ -59,11 +59,11 @@ def _voc_item(tree, path, pictures, lists):
     return Item(path.stem, picture, boxes, splits=splits, size=(int(h), int(w)) if h and w else None), difficult
 
 
-def _voc_lists(root):
+def _lists(root):
     """{split: stems} of ImageSets/Main; the lists that VOC keeps a class (two columns) are not splits."""
     lists = {}
     for path in sorted(root.rglob('ImageSets/Main/*.txt')):
-        rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        rows = [line.split() for line in read_lines(path)]
         if all(len(row) == 1 for row in rows):
             lists.setdefault(path.stem, set()).update(row[0] for row in rows)
     return {split: lists[split] for split in sorted(lists, key=split_order)}

@@ -3,17 +3,17 @@ import re
 from pathlib import Path
 
 from .errors import DataError
-from .sources import PICTURES, SPLIT_NAMES, Item, Source, read_names, relative, split_order
+from .sources import PICTURES, SPLIT_NAMES, Item, Source, read_lines, read_names, read_text, relative, split_order
 
 
 def read(root, names=None):
     """Darknet: lists of picture paths (a .data file's train= and valid=, else train.txt, valid.txt, ... in `root`, else
     images/train/, images/val/, ...); boxes in labels/ beside images/, or beside the picture, as .txt of
     "class cx cy w h" in parts of the picture."""
-    lists, stated = _yolo_lists(root)
+    lists, stated = _lists(root)
     names = names or stated
     source = Source([], [], list(lists), [])
-    labels, missing, highest = 0, 0, -1
+    labels, highest = 0, -1
     splits = {}
     for split, entries in lists.items():
         for entry, path in entries:
@@ -22,17 +22,17 @@ def read(root, names=None):
             else:
                 splits.setdefault(path, []).append(split)
     for path, of in splits.items():
-        text = _yolo_label(path)
-        labels, missing = labels + (text is not None), missing + (text is None)
+        label = _label(path)
+        labels += label is not None
         try:
-            rows = _yolo_rows(text) if text is not None else []
+            rows = _rows(read_text(label)) if label else []
         except DataError as error:
-            source.refused.append((path.name, str(error)))
+            source.refused.append((relative(path, root), str(error)))
             continue
         highest = max([highest] + [row[0] for row in rows])
         source.items.append(Item(relative(path, root), path, rows, splits=tuple(dict.fromkeys(of)), fractions=True))
     if not labels:
-        raise DataError(f'{root}: none of its {missing} listed pictures has a label file (labels/ beside images/)')
+        raise DataError(f'{root}: none of its {len(splits)} pictures has a label file (labels/ beside images/)')
     source.classes = list(names or [str(k) for k in range(highest + 1)])
     for item in source.items:                     # numbers become names, as in the other kinds
         item.boxes[:] = [(source.classes[k] if k < len(source.classes) else f'number {k}', *box)
@@ -40,13 +40,13 @@ def read(root, names=None):
     return source
 
 
-def _yolo_lists(root):
+def _lists(root):
     """{split: [(entry, path or None)]} and the class names that a .data or .names file states."""
-    data = sorted(root.glob('*.data')) + sorted(root.glob('cfg/*.data')) if root.is_dir() else [root]
+    data = sorted(root.rglob('*.data'), key=lambda path: len(path.parts)) if root.is_dir() else [root]
     root = root if root.is_dir() else root.parent
     names, files = None, {}
     if data:
-        keys = dict(re.findall(r'^\s*(\w+)\s*=\s*(.*?)\s*$', data[0].read_text(), re.M))
+        keys = dict(re.findall(r'^\s*(\w+)\s*=\s*(.*?)\s*$', read_text(data[0]), re.M))
         files = {split: _find(keys[key], root, data[0].parent) for key, split in
                  (('train', 'train'), ('valid', 'val'), ('test', 'test')) if key in keys}
         lost = [split for split, path in files.items() if path is None]
@@ -61,7 +61,7 @@ def _yolo_lists(root):
     stated = sorted(root.rglob('*.names')) + sorted(root.rglob('classes.txt'))
     names = names or (read_names(stated[0]) if stated else None)
     if files:
-        return {split: [(line, _find(line, root, files[split].parent)) for line in _lines(files[split])]
+        return {split: [(line, _find(line, root, files[split].parent)) for line in read_lines(files[split])]
                 for split in sorted(files, key=split_order)}, names
     found = {}
     for path in sorted(root.rglob('*')):
@@ -73,17 +73,17 @@ def _yolo_lists(root):
     return {split: found[split] for split in sorted(found, key=split_order)}, names
 
 
-def _yolo_label(path):
-    """The text of a picture's label file where Darknet looks for it, then beside the picture; None without one."""
+def _label(path):
+    """A picture's label file where Darknet looks for it, then beside the picture; None without one."""
     spelled = str(path.with_suffix('.txt'))
     for folder in ('/images/', '/JPEGImages/', '/raw/'):
         label = Path('/labels/'.join(spelled.rsplit(folder, 1)))
         if label.is_file() and label != path:
-            return label.read_text()
+            return label
     return None
 
 
-def _yolo_rows(text):
+def _rows(text):
     rows = []
     for line in filter(None, map(str.split, text.splitlines())):
         try:
@@ -104,7 +104,3 @@ def _find(entry, *folders):
         if place.is_file():
             return place
     return None
-
-
-def _lines(path):
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]

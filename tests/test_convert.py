@@ -218,16 +218,19 @@ def test_yolo_refusals(tmp_path):
     summary = convert('yolo', root, tmp_path / 'o.h5', names=['ant', 'bee'], log=quiet)
     assert (summary.pictures, summary.boxes, summary.clipped) == (2, 2, 1)
     assert sorted(summary.refused) == [
+        ('images/q0.png', 'label line "0 .5 .5 .2": expected "class cx cy w h"'),
         ('images/q1.png', 'box bee 0.5,0.45,0.5,0.55: no area'),
         ('images/q1.png', 'box number 5 0.45,0.45,0.55,0.55: unknown class'),
-        ('images/q7.png', 'in the list of train, but no such file'),
-        ('q0.png', 'label line "0 .5 .5 .2": expected "class cx cy w h"'),
-        ('q2.png', 'label line "-1 .5 .5 .2 .2": negative class')]
+        ('images/q2.png', 'label line "-1 .5 .5 .2 .2": negative class'),
+        ('images/q7.png', 'in the list of train, but no such file')]
+    (root / 'train.txt').write_bytes(b'\xff\xfe')
+    with pytest.raises(DataError, match='train.txt: cannot be read as text'):
+        convert('yolo', root, tmp_path / 'o.h5', log=quiet)
 
 
 def test_yolo_without_labels_is_a_wrong_path(tmp_path):
     paint(tmp_path / 'set/images/a.png')
-    with pytest.raises(DataError, match='none of its 1 listed pictures has a label file'):
+    with pytest.raises(DataError, match='none of its 1 pictures has a label file'):
         convert('yolo', tmp_path / 'set', tmp_path / 'o.h5', log=quiet)
 
 
@@ -272,6 +275,12 @@ def test_coco_refusals(tmp_path):
     assert sorted(summary.refused) == [('a.png', 'box car 0,0,0,5: no area'), ('a.png', 'box car 0,0,5,5: a crowd'),
                                        ('a.png', 'box category 7 0,0,5,5: unknown class'),
                                        ('b.png', 'named in x.json, but no such file')]
+    for changes, words in ((dict(annotations=[{'image_id': 100, 'category_id': 3}]), 'an entry of "annotations" has no "bbox"'),
+                           (dict(annotations=[{'image_id': 100, 'category_id': 3, 'bbox': [1, 2]}]), 'expected four numbers'),
+                           (dict(images=[{'id': 1}]), 'an entry of "images" has no "file_name"')):
+        coco_file(root / 'x.json', ['a.png'], **changes)
+        with pytest.raises(DataError, match=words):
+            convert('coco', root, tmp_path / 'o.h5', log=quiet)
     (root / 'x.json').write_text('{"images": []}')
     with pytest.raises(DataError, match='x.json: not a COCO file'):
         convert('coco', root / 'x.json', tmp_path / 'o.h5', log=quiet)
@@ -351,6 +360,8 @@ def test_a_hostile_archive_stays_inside(tmp_path):
 def test_causes_of_failure(voc, tmp_path):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text').write_text('x')
+    blank = paint(tmp_path / 'blank/a.png').parent
+    annotate(blank / 'a.xml', [])
     (tmp_path / 'cut.zip').write_bytes(b'PK\x03\x04 cut')
     for kind, source, out, words in (
             ('vco', voc, 'o.h5', 'unknown kind "vco": expected voc, yolo, coco, folder, did you mean "voc"'),
@@ -361,7 +372,8 @@ def test_causes_of_failure(voc, tmp_path):
             ('yolo', tmp_path / 'empty', 'o.h5', 'no .data file, no train.txt and no pictures'),
             ('coco', tmp_path / 'empty', 'o.h5', 'no COCO file'),
             ('folder', tmp_path / 'empty', 'o.h5', 'no folder a class'),
-            ('voc', voc, 'none/o.h5', 'none is not a folder')):
+            ('voc', voc, 'none/o.h5', 'none is not a folder'),
+            ('voc', blank, 'o.h5', 'no boxes and no class names')):
         with pytest.raises(DataError, match=words):
             convert(kind, source, tmp_path / out, log=quiet)
     for picture in (voc / 'JPEGImages').iterdir():
@@ -404,3 +416,23 @@ def test_the_shipped_blood_cells(tmp_path):
     with Pictures(tmp_path / 'o.h5') as pictures:
         counts = {split: sum(len(pictures.boxes(i)) for i in pictures.indices(split)) for split in pictures.splits}
         assert counts == {'train': 2804, 'val': 1137, 'test': 945, 'trainval': 3941}
+
+
+def test_a_yolo_archive_with_a_data_file(tmp_path):
+    root = yolo_tree(tmp_path / 'set')
+    (root / 'train.txt').write_text('data/set/images/q0.png\n/home/x/set/images/q1.png\n')
+    (root / 'my.names').write_text('ant\nbee\n')
+    (root / 'my.data').write_text('train = data/set/train.txt\nnames = data/set/my.names\n')
+    with tarfile.open(tmp_path / 'a.tgz', 'w:gz') as archive:
+        archive.add(root, 'top/set')
+    summary = convert('yolo', tmp_path / 'a.tgz', tmp_path / 'o.h5', log=quiet)
+    assert summary.splits == {'train': 2} and summary.classes == {'ant': 0, 'bee': 1} and not summary.refused
+
+
+def test_a_long_summary_is_cut(tmp_path):
+    for k in range(30):
+        paint(tmp_path / f'set/c{k}/{k}.png', 4, 4, 3)
+        (tmp_path / f'set/c{k}/{k}.txt').write_text('x')
+    summary = convert('folder', tmp_path / 'set', tmp_path / 'o.h5', log=quiet)
+    assert len(summary.refused) == 30 and '... (30 classes)' in str(summary) and '  ... and 10 more' in str(summary)
+    assert 'boxes' not in str(summary)
