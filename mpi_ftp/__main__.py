@@ -128,9 +128,6 @@ def main(words=None):
         run(args)
         sys.stdout.flush()
         code = 0
-    except BrokenPipeError:                                # `mpi-ftp … | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except (Exception, KeyboardInterrupt) as error:
         code = give_up(world, error)
     sys.exit(code)
@@ -138,6 +135,9 @@ def main(words=None):
 
 def give_up(world, error):
     """Say once what happened and make sure that no rank goes on; the exit code of this process."""
+    if isinstance(error, BrokenPipeError) and world is None:                   # `mpi-ftp … | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     code = error.exit_code if isinstance(error, Refused) else 130 if isinstance(error, KeyboardInterrupt) else UNEXPECTED
 
     def say():
