@@ -123,6 +123,16 @@ def test_a_saturated_first_class_starts_the_classes_anew(loss, read):
     agrees(loss, read(x, truths), x, truths, 99999)
 
 
+def test_of_equal_anchors_the_first_wins():
+    x, truths = head(2), crowd(2)
+    twins = [(2.5, 3.1), (1.2, .9), (2.5, 3.1)]
+    loss = RegionLoss(text(dict(region_options(), anchors=twins, num=3, classes=CLASSES)), (27, H, W), NET)
+    agrees(loss, darknet_reading.region(x, truths, 0, twins, **region_options()), x, truths, 0)
+    twins = [(45, 60), (20, 14), (45, 60)]
+    loss = YoloLoss(text(dict(anchors=twins, num=3, classes=CLASSES)), (27, H, W), NET)
+    agrees(loss, darknet_reading.yolo(x, truths, twins, (0, 1, 2), NET[1:], .5, 1), x, truths, 0)
+
+
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 @pytest.mark.parametrize('loss', [region_loss(rescore=1), region_loss(softmax=0, bias_match=0), yolo_loss(truth_thresh=.5)])
 def test_cuts_equal_the_whole(loss, dtype):
