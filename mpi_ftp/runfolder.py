@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from .comm import launched
 from .errors import JobError
 from .files import replacing
 
@@ -79,7 +80,8 @@ class RunFolder:
         self.log_file.write(''.join(f'{stamp} {line}\n' for line in str(text).splitlines()))
 
     def progress(self, total, done=0):
-        return Bar(self, total, done) if on_terminal() else Lines(self, total, done)
+        screen = terminal()
+        return Lines(self, total, done) if screen is None else Bar(self, total, done, screen)
 
     def finish(self, text=''):
         """Mark the run as finished; nothing is written after this."""
@@ -105,9 +107,21 @@ class Silent:
         pass
 
 
-def on_terminal():
-    """Whether somebody watches: mpirun hides the terminal from its ranks, so the scripts in jobs/ say MPI_FTP_TERMINAL=1."""
-    return sys.stdout.isatty() or os.environ.get('MPI_FTP_TERMINAL') == '1'
+def terminal():
+    """The terminal that somebody watches as an open file, or None. MPI_FTP_TERMINAL=0 or 1 (with COLUMNS) decides where given.
+
+    Under a launcher stdout tells nothing (Open MPI gives rank 0 a pseudo-terminal even in a batch job), so the launcher's own is asked.
+    """
+    said = os.environ.get('MPI_FTP_TERMINAL')
+    if said in ('0', '1'):
+        return sys.stdout if said == '1' else None
+    if not launched():
+        return sys.stdout if sys.stdout.isatty() else None
+    try:
+        device = os.readlink(f'/proc/{os.getppid()}/fd/1')
+        return open(device, 'w') if device.startswith(('/dev/pts/', '/dev/tty')) else None
+    except OSError:
+        return None
 
 
 class Lines:
@@ -146,17 +160,23 @@ class Lines:
 class Bar(Lines):
     """Progress for a terminal: a bar that redraws itself; every step goes to log.txt."""
 
+    def __init__(self, run, total, done, screen):
+        super().__init__(run, total, done)
+        self.screen = screen
+
     def __enter__(self):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         self.bar = Progress(TextColumn('iteration'), MofNCompleteColumn(), BarColumn(None), TextColumn('{task.description}'),
-                            console=Console(force_terminal=True, width=int(os.environ.get('COLUMNS') or 0) or None), refresh_per_second=4)
+                            console=Console(file=self.screen, force_terminal=True), refresh_per_second=4)
         self.task = self.bar.add_task('', total=self.total, completed=self.first)
         self.bar.start()
         return self
 
     def __exit__(self, *error):
         self.bar.stop()
+        if self.screen is not sys.stdout:
+            self.screen.close()
 
     def step(self, done, text=''):
         left = self.left(done, time.monotonic())

@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_lines_of_a_batch_log(tmp_path, capsys, monkeypatch):
     clock = iter([0.0, 2.0, 4.0, 14.0, 20.0])
     monkeypatch.setattr(runfolder.time, 'monotonic', lambda: next(clock))
-    monkeypatch.delenv('MPI_FTP_TERMINAL', raising=False)
+    monkeypatch.setenv('MPI_FTP_TERMINAL', '0')
     run = runfolder.open_run(tmp_path)
     with run.progress(10, done=6) as progress:
         for done in (7, 8, 9, 10):
