@@ -50,12 +50,12 @@ class Model:
 
     def _parameters(self):
         """Weights of the computed channels, and the ranks that share them."""
-        channels, comms, made = {}, {}, {}
+        channels, comms, sharing, made = {}, {}, {}, {}
         for group, shares in zip(self.plan.groups, self.shares):
             for index in range(group.start, group.stop):
                 layer = self.network.layers[index]
                 spans = tuple(self._channels(group, shares, rank, layer) for rank in range(self.comm.size))
-                mine = spans[self.comm.rank]
+                mine, sharing[index] = spans[self.comm.rank], spans
                 # every rank makes the same communicators in the same order
                 if len(set(spans)) == 1:
                     comm = self.comm
@@ -66,15 +66,16 @@ class Model:
                     comm = made[spans]
                 if mine is not None and layer.tensors:
                     channels[index], comms[index] = mine, comm
-        return Parameters(self.network, channels, comms, self.dtype, self.training)
+        return Parameters(self.network, channels, comms, sharing, self.dtype, self.training)
 
     def _state(self, layer, live):
         index, shape = layer.index, layer.out_shape
-        channels = self.parameters.channels.get(index, (0, shape[0]))
+        present = not layer.tensors or index in self.parameters.channels
+        channels = self.parameters.channels.get(index, (0, shape[0] if present else 0))
         grads = self.parameters.views(index, self.parameters.grads) if self.training else {}
         weights = self.parameters.weights(index) if index in self.parameters.channels else {}
         comm = self.parameters.comms.get(index)
-        return State(channels, (-(-(channels[1] - channels[0]) // BLOCK), BLOCK), self.dtype, weights, grads, self.training, live,
+        return State(present, channels, (-(-(channels[1] - channels[0]) // BLOCK), BLOCK), self.dtype, weights, grads, self.training, live,
                      comm.sum if comm else None, self.plan.batch * shape[1] * shape[2])
 
     def _buffers(self):

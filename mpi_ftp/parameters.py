@@ -3,6 +3,7 @@
 A filter bank is a tensor too: copied to the ranks that compute its channels, so its gradient is summed over exactly those.
 """
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -39,18 +40,19 @@ def local_shape(layer, name, channels):
 class Parameters:
     """Weights, gradients, momentum and running statistics of the channels that this rank computes.
 
-    channels: {layer: (first, last)}; comms: {layer: ranks that share those channels}.
+    channels: {layer: (first, last)}; comms: {layer: ranks that share those channels}; sharing: {layer: every rank's channels, or None}.
     """
 
-    def __init__(self, network, channels, comms, dtype=np.float32, training=True):
+    def __init__(self, network, channels, comms, sharing, dtype=np.float32, training=True):
         self.network, self.channels, self.comms, self.dtype = network, channels, comms, np.dtype(dtype)
+        self.sharing = sharing
         self.segments, size = [], 0
         for layer in network.layers:
             if layer.tensors and layer.index in channels:
                 for name in TRAINED:
                     if any(name == n for n, _ in layer.tensors):
                         shape = local_shape(layer, name, channels[layer.index])
-                        count = int(np.prod(shape))
+                        count = prod(shape)
                         self.segments.append(Segment(layer.index, name, size, size + count, shape))
                         size += count
         self.flat = aligned_zeros(size, dtype)
@@ -128,17 +130,23 @@ class Parameters:
     # gradients
 
     def _buckets(self):
-        """(lowest layer, slice, comm) in the order of the backward pass; a bucket has one set of sharing ranks."""
-        buckets, open_ = [], None
-        for segment in reversed(self.segments):
-            comm = self.comms[segment.layer]
-            full = open_ and (open_[3] is not comm or (open_[0] != segment.layer and (open_[2] - open_[1]) * self.dtype.itemsize >= BUCKET))
-            if full:
-                buckets.append(open_)
-            if open_ is None or full:
-                open_ = [segment.layer, segment.first, segment.last, comm]
-            open_[0], open_[1] = segment.layer, segment.first
-        return buckets + ([open_] if open_ else [])
+        """[(lowest layer, first, last, comm)] in the order of the backward pass.
+
+        Where a bucket ends follows from whole tensors and from who shares what, so that all ranks end it at the same layer.
+        """
+        runs, size = [], 0
+        for layer in reversed([layer for layer in self.network.layers if layer.tensors]):
+            if not runs or size >= BUCKET or self.sharing[layer.index] != self.sharing[runs[-1][0]]:
+                runs.append([])
+                size = 0
+            runs[-1].append(layer.index)
+            size += self.dtype.itemsize * sum(prod(shape) for name, shape in layer.tensors if name in TRAINED)
+        buckets = []
+        for layers in runs:
+            mine = [s for s in self.segments if s.layer in layers]
+            if mine:
+                buckets.append((layers[-1], mine[0].first, mine[-1].last, self.comms[layers[0]]))
+        return buckets
 
     def reduce_after(self, layer):
         """Begin to sum what is complete once `layer` has been differentiated; does not wait."""

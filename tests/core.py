@@ -62,11 +62,13 @@ def picture(network, batch, region, seed=5):
     return np.ascontiguousarray(whole[n0:n1, :, y0:y1, x0:x1])
 
 
-def run(network, plan, comm, dtype=np.float64, steps=2, **options):
+def run(network, plan, comm, dtype=np.float64, steps=2, variance=0.0, **options):
     """Some steps of training; returns (losses, {(layer, name): rows}, model): weights, statistics and gradients afterwards."""
     losses = {head.index: Quadratic() for head in network.heads}
     model = Model(network, plan, comm, dtype, losses=losses, **options)
     model.parameters.initialise(3)
+    for statistics in model.parameters.statistics.values():
+        statistics['variance'][...] = variance
     values = []
     for step in range(steps):
         model.parameters.zero_gradients()

@@ -107,8 +107,8 @@ def test_frozen_batch_norm(tmp_path):
     comm = comm_module.world()
     network = make_network(tmp_path, NETWORKS['tiny-yolo'], 35, 41, name=f'{comm.rank}.cfg')
     plan = by_hand(network, comm.size, 2, GRIDS[comm.size], [0, 3])
-    values, found, _ = run(network, plan, comm, frozen=True)
-    truth_values, truth, _ = run(network, by_hand(network, 1, 2, (1, 1), [0]), comm_module.Alone(), frozen=True)
+    values, found, _ = run(network, plan, comm, frozen=True, variance=1.0)
+    truth_values, truth, _ = run(network, by_hand(network, 1, 2, (1, 1), [0]), comm_module.Alone(), frozen=True, variance=1.0)
     np.testing.assert_allclose(values, truth_values, rtol=1e-12)
     for key, rows in found.items():
         assert np.abs(rows - truth[key]).max() <= 1e-12 * max(1e-300, np.abs(truth[key]).max()), key

@@ -56,12 +56,13 @@ class Layer:
 class State:
     """What one layer works with on one rank.
 
-    channels: the output channels [first, last) whose weights are here; coefficients: blocked shape of one number for each of them;
+    present: whether this rank computes any channel of the layer; channels: which, [first, last); coefficients: blocked shape of one number for each of them;
     weights, grads: name -> blocked array; live: batch norm takes its moments from the batch, else from the running statistics;
     reduce(sums): adds an array over all ranks that compute these channels, in place; pixels: N*H*W of the whole output;
     boxes: (output box, boxes it reads) of the call at hand; key: of this iteration's random numbers;
     algorithm: pass -> options of the convolution kernel.
     """
+    present: bool
     channels: tuple
     coefficients: tuple
     dtype: object

@@ -24,6 +24,8 @@ def rows(box, state):
 def finish(layer, y, z, computed, owned, state, again=False):
     """y = act(norm(z)) on the tiles' box `computed`; `owned`: the pixels this rank counts; `again`: a recomputation, moments are known."""
     weights = state.weights
+    if not state.present:
+        return
     if not layer.normalize:
         set_coefficients(state, bias=weights.get('bias'))
     elif not state.live:
@@ -76,6 +78,8 @@ def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None):
 
 def unfinish(layer, dz, dy, z, region, owned, state):
     """Gradient of z, and of gamma and beta, from that of y, on the tiles' box `region`; `owned`: its part that this rank counts."""
+    if not state.present:
+        return
     saved, act = state.saved, layer.activation
     z = dy if z is None else z              # linear without norm: z does not matter and was not kept
     sums = np.zeros((2,) + state.coefficients)
