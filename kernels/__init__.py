@@ -16,7 +16,8 @@ _HOME = {
     'pools': 'maxpool_forward maxpool_backward avgpool_forward avgpool_backward',
     'copies': 'copy_channels add pack unpack',
     'layout': 'BLOCK blocks to_blocked from_blocked pack_filters unpack_filters',
-    'threads': 'set_threads',
+    'choose': 'choose set_winograd ALGORITHMS',
+    'threads': 'set_threads get_threads',
     'jit': 'load',
 }
 _HOME = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -1,29 +1,35 @@
-"""The three convolutions: what the arguments mean, and which kernel computes them."""
+"""The three convolutions: what the arguments mean, and who computes them.
+
+`algorithm` is 'direct', 'winograd2' or 'winograd4' (3 x 3 filters at stride 1 only), as `choose` says; float64 ignores it.
+`filters` is the real number of output channels: needed with groups > 1 when it is not 16 * OCB.
+"""
+import functools
+
 import numpy as np
 
-from . import direct, naive
+from . import direct, naive, winograd
 from .layout import BLOCK
 
 
-def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None):
+def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
     """y = x * w, "valid": y (N, OCB, Ho, Wo, 16) is overwritten; x (N, ICB, H, W, B) spans exactly
-    H = (Ho - 1) * stride + dilation * (KH - 1) + 1 rows, and columns likewise. w as in the package's head.
-
-    filters: number of real output channels, needed with groups > 1 when it is not 16 * OCB.
-    """
+    H = (Ho - 1) * stride + dilation * (KH - 1) + 1 rows, and columns likewise. w as in the package's head."""
     if groups > 1:
         filters = filters or y.shape[1] * BLOCK
         naive.grouped_forward(y, x, w, stride, dilation, filters // groups, filters)
-    elif y.dtype == np.float32:
+    elif y.dtype != np.float32:
+        naive.conv_forward(y, x, w, stride, dilation)
+    elif algorithm == 'direct':
         direct.forward(y, x, w, stride, dilation)
     else:
-        naive.conv_forward(y, x, w, stride, dilation)
+        winograd.forward(_tile(algorithm, w, stride, dilation), y, x, w)
 
 
-def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0, left=0, filters=None):
+def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0, left=0, filters=None, algorithm='direct'):
     """dx = gradient with respect to x, overwritten; dx may have any size: pixels that no window reads become 0.
 
-    dy: carries `margin` rows and columns of zeros on each of its sides (an int, or a tuple (rows, columns)).
+    dy: carries `margin` rows and columns of zeros on each of its sides (an int, or a tuple (rows, columns)); with
+    dilation * (K - 1) of them at stride 1 it is read where it is, with less it is copied first.
     top, left: input pixel that dx[0, 0] is, where (0, 0) is the first one read by dy's first interior output; they may
     be negative.
     """
@@ -32,18 +38,31 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
     if groups > 1:
         filters = filters or dy.shape[1] * BLOCK
         naive.grouped_backward_data(dx, inner, w, stride, dilation, filters // groups, filters, top, left)
-    elif dx.dtype == np.float32 and dx.shape[4] == BLOCK:
-        direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left)
-    else:                                               # also the picture's gradient, which no training asks for
+    elif dx.dtype != np.float32 or dx.shape[4] != BLOCK:        # no training asks for the gradient of the picture
         naive.conv_backward_data(dx, inner, w, stride, dilation, top, left)
+    elif algorithm == 'direct':
+        direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left)
+    else:
+        stencil = functools.partial(winograd.forward, _tile(algorithm, w, stride, dilation), turned=True)
+        direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left, stencil)
 
 
-def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None):
+def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
     """dw += gradient with respect to w; x and dy as in conv_forward (dy without margin)."""
     if groups > 1:
         filters = filters or dy.shape[1] * BLOCK
         naive.grouped_backward_weights(dw, x, dy, stride, dilation, filters // groups, filters)
-    elif dw.dtype == np.float32:
+    elif dw.dtype != np.float32:
+        naive.conv_backward_weights(dw, x, dy, stride, dilation)
+    elif algorithm == 'direct':
         direct.backward_weights(dw, x, dy, stride, dilation)
     else:
-        naive.conv_backward_weights(dw, x, dy, stride, dilation)
+        winograd.backward_weights(_tile(algorithm, dw, stride, dilation), dw, x, dy)
+
+
+def _tile(algorithm, w, stride, dilation):
+    m = {'winograd2': 2, 'winograd4': 4}.get(algorithm)
+    if m is None or w.shape[2:5] != (3, 3, BLOCK) or stride != 1 or dilation != 1:
+        raise ValueError(f'algorithm {algorithm!r} cannot do {w.shape[2]} x {w.shape[3]} filters of {w.shape[4]} inputs, '
+                         f'stride {stride}, dilation {dilation}')
+    return m

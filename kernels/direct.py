@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import native
-from .jit import call, instructions, kernel
+from .jit import address, call, instructions, kernel
 from .threads import get_threads, spread, workspace
 from .transform import emit_transpose
 
@@ -29,8 +29,9 @@ def forward(y, x, w, stride, dilation):
     correlate(y, x, stride, w.ctypes.data, w.strides[0] // 4, table, run)
 
 
-def backward_data(dx, dy, w, stride, dilation, margin, top, left):
-    """dx from dy that carries `margin` (rows, columns) of zeros; see `convolution`.
+def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
+    """dx from dy that carries `margin` (rows, columns) of zeros; see `convolution`. At stride 1, `stencil(target, source, w)`
+    may do in place of the last step: target = source * turned filters.
 
     Input pixels with the same remainder modulo the stride are reached through the same taps: each such phase is a
     correlation of dy at stride 1 with those taps, turned round and transposed.
@@ -40,24 +41,26 @@ def backward_data(dx, dy, w, stride, dilation, margin, top, left):
     height, width = dy.shape[2] - 2 * margin[0], dy.shape[3] - 2 * margin[1]
     if margin[0] < need[0] or margin[1] < need[1]:
         shape = dy.shape[0], OCB, height + 2 * need[0], width + 2 * need[1], 16
-        flat, panel = workspace(int(np.prod(shape)), w.size)
+        flat, = workspace('frame', int(np.prod(shape)))
         inner = dy[:, :, margin[0]:margin[0] + height, margin[1]:margin[1] + width]
         dy, margin = flat.reshape(shape), need
         dy[:] = 0
         dy[:, :, need[0]:need[0] + height, need[1]:need[1] + width] = inner
-    else:
-        panel, = workspace(w.size)
+    panel, = workspace('all', 0 if stencil else w.size)
 
     phases = [(r, c) for r in _phases(stride, dilation, KH, height, top, dx.shape[2])
               for c in _phases(stride, dilation, KW, width, left, dx.shape[3])]
     if sum(r.pixels * c.pixels for r, c in phases) < dx.shape[2] * dx.shape[3]:
         dx[:] = 0
     for r, c in phases:
+        source = dy[:, :, margin[0] + r.source:, margin[1] + c.source:]
+        target = dx[:, :, r.target:r.target + stride * r.pixels:stride, c.target:c.target + stride * c.pixels:stride]
+        if stencil:
+            stencil(target, source[:, :, :r.pixels + KH - 1, :c.pixels + KW - 1], w)
+            continue
         taps = np.array([kh * KW + kw for kh in r.taps for kw in c.taps])
         part, panel = np.split(panel, [OCB * ICB * taps.size * 256])
         spread(ICB, functools.partial(turn, part, w, taps))
-        source = dy[:, :, margin[0] + r.source:, margin[1] + c.source:]
-        target = dx[:, :, r.target:r.target + stride * r.pixels:stride, c.target:c.target + stride * c.pixels:stride]
         steps = source.strides[1], source.strides[2] * r.spacing, source.strides[3] * c.spacing
         table, run = _table(OCB, len(r.taps), len(c.taps), *steps, 16)
         correlate(target, source, 1, part.ctypes.data, part.size // ICB, table, run)
@@ -148,11 +151,11 @@ def _correlate(multiply, pixels, pair, y, x, stride, filters, b_block, table, ru
                 blocks = min(pair, ob1 - ob)
                 b = filters + 4 * (ob * b_block + t * run * 16)
                 for h in range(top, min(H, top + rows)):
-                    a = x.ctypes.data + n * x.strides[0] + h * stride * x.strides[2]
-                    c = y.ctypes.data + n * y.strides[0] + ob * y.strides[1] + h * y.strides[2]
+                    a = address(x) + n * x.strides[0] + h * stride * x.strides[2]
+                    c = address(y) + n * y.strides[0] + ob * y.strides[1] + h * y.strides[2]
                     for piece in range(pieces):
                         width = size + 1 if piece < longer else size
-                        call(multiply, (width, blocks, a, a_step, table.ctypes.data + 8 * t, count, run, b, b_block,
+                        call(multiply, (width, blocks, a, a_step, address(table) + 8 * t, count, run, b, b_block,
                                         c, c_step, c_block, 1 if t > 0 else 0))
                         a += 4 * a_step * width
                         c += 4 * c_step * width
@@ -175,11 +178,11 @@ def _gather(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last)
             count = min(rows, H - top)
             for unit in range(first, last):
                 ob, ib, kh = unit // (ICB * KH) * pair, unit // KH % ICB, unit % KH
-                b = dy.ctypes.data + n * dy.strides[0] + ob * dy.strides[1] + top * dy.strides[2]
+                b = address(dy) + n * dy.strides[0] + ob * dy.strides[1] + top * dy.strides[2]
                 for kw in range(runs):
-                    a = (x.ctypes.data + n * x.strides[0] + ib * x.strides[1] + kw * dilation * x.strides[3]
+                    a = (address(x) + n * x.strides[0] + ib * x.strides[1] + kw * dilation * x.strides[3]
                          + (top * stride + kh * dilation) * x.strides[2])
-                    c = dw.ctypes.data + ob * dw.strides[0] + ib * dw.strides[1] + kh * dw.strides[2] + kw * dw.strides[3]
+                    c = address(dw) + ob * dw.strides[0] + ib * dw.strides[1] + kh * dw.strides[2] + kw * dw.strides[3]
                     for piece in range(pieces):
                         width = size + 1 if piece < longer else size
                         call(outer, (width, min(pair, OCB - ob), a, x.strides[2] // 4 * stride, a_step, b,
@@ -188,7 +191,7 @@ def _gather(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last)
                         c += 64 * width
 
 
-_transpose = instructions(lambda e, source, target: emit_transpose(e, e.pointer(source), e.pointer(target)))
+transpose = instructions(lambda e, source, target: emit_transpose(e, e.pointer(source), e.pointer(target)))
 
 
 @kernel('c1 c6 n1 i i', ['float32'])
@@ -198,5 +201,5 @@ def turn(panel, w, taps, first, last):
     for ib in range(first, last):
         for ob in range(OCB):
             for t in range(taps.size):
-                source = w.ctypes.data + ob * w.strides[0] + ib * w.strides[1] + taps[t] * 1024
-                _transpose((source, panel.ctypes.data + ((ib * OCB + ob) * taps.size + t) * 1024))
+                source = address(w) + ob * w.strides[0] + ib * w.strides[1] + taps[t] * 1024
+                transpose((source, address(panel) + ((ib * OCB + ob) * taps.size + t) * 1024))

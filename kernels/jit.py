@@ -6,13 +6,14 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
 from numba.core.ccallback import CFunc
+from numba.core.errors import TypingError
 from numba.core.typing import signature
 from numba.extending import intrinsic
 
 from .cache import DiskCache
 from .simd import Emitter, tile
 
-MODULES = 'naive', 'native', 'direct', 'elementwise', 'pools', 'copies'
+MODULES = 'naive', 'native', 'direct', 'winograd', 'elementwise', 'pools', 'copies'
 KERNELS = []                                # every Kernel and Native, in order of definition
 
 inline = njit(nogil=True)                   # a helper called by kernels; compiled with its caller
@@ -63,8 +64,9 @@ class Native:
     that it is compiled once and not with each of them."""
     dtypes = 'float32',
 
-    def __init__(self, function):
+    def __init__(self, function, name=''):
         self.function = function
+        self.label = tile().name + name             # tells apart the functions of one definition
         self.compiled = {}
         KERNELS.append(self)
 
@@ -74,7 +76,7 @@ class Native:
 
     def compile(self, dtype):
         made = CFunc(self.function, ([types.int64] * self.function.__code__.co_argcount, types.void), {}, {})
-        made._cache = DiskCache(self.function, tile().name)
+        made._cache = DiskCache(self.function, self.label)
         made.compile()
         self.compiled[dtype] = made
         return made
@@ -84,6 +86,7 @@ def instructions(emit):
     """A function of one tuple of integers, for use in kernels, whose code is written by `emit(emitter, *integers)`."""
     @intrinsic
     def run(context, integers):
+        _check(integers)
         def code(context, builder, signature, arguments):
             emit(Emitter(builder, tile().width), *cgutils.unpack_tuple(builder, arguments[0]))
             return context.get_dummy_value()
@@ -91,9 +94,15 @@ def instructions(emit):
     return run
 
 
+def _check(integers):
+    if not all(isinstance(each, types.Integer) and each.bitwidth == 64 for each in integers):
+        raise TypingError(f'64-bit integers are expected, not {integers}')
+
+
 @intrinsic
 def call(context, address, integers):
     """Jump to a Native's address with a tuple of integers."""
+    _check(integers)
     def code(context, builder, signature, arguments):
         values = cgutils.unpack_tuple(builder, arguments[1])
         kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
@@ -107,14 +116,20 @@ def _pointer(context, address, like):
     """An integer address as a pointer to elements of the array `like`."""
     def code(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-    return types.CPointer(like.dtype)(types.intp, like), code
+    return types.CPointer(like.dtype)(types.int64, like), code
+
+
+@inline
+def address(array):
+    """Where an array's first element is, as a signed integer (an unsigned one would turn sums into floats)."""
+    return np.int64(array.ctypes.data)
 
 
 @inline
 def row(x, n, b, h):
     """Row h of block b of sample n as a contiguous (W, B) array: tells the compiler that the inner axes are contiguous."""
-    address = x.ctypes.data + n * x.strides[0] + b * x.strides[1] + h * x.strides[2]
-    return carray(_pointer(address, x), (x.shape[3], x.shape[4]))
+    start = address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2]
+    return carray(_pointer(start, x), (x.shape[3], x.shape[4]))
 
 
 def load(dtype=np.float32, progress=None):

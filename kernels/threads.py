@@ -41,13 +41,15 @@ def spread(units, work):
             other.result()
 
 
-def workspace(*sizes):
-    """Arrays of so many floats each, on cache lines, out of this thread's one buffer: it grows to the largest request and
-    is overwritten by the next call of a kernel."""
+def workspace(role, *sizes):
+    """Arrays of so many floats each, on cache lines, out of this thread's one buffer for `role`: it grows to the largest
+    request and is overwritten by the next kernel that asks for the same role."""
     lengths = [-(-size // LINE) * LINE for size in sizes]
-    buffer = getattr(_local, 'buffer', None)
-    if buffer is None or buffer.size < sum(lengths) + LINE:
-        _local.buffer = buffer = np.empty(sum(lengths) + LINE, np.float32)
+    buffers = _local.__dict__
+    if role not in buffers or buffers[role].size < sum(lengths) + LINE:
+        buffers[role] = None                            # free the old one first
+        buffers[role] = np.empty(sum(lengths) + LINE, np.float32)
+    buffer = buffers[role]
     start = -buffer.ctypes.data // 4 % LINE
     arrays = []
     for size, length in zip(sizes, lengths):

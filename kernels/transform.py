@@ -2,7 +2,7 @@
 import numpy as np
 from llvmlite import ir
 
-from .simd import BLOCK, INT32
+from .simd import BLOCK, INT, INT32
 
 
 def emit_transpose(e, source, target):
@@ -21,3 +21,70 @@ def emit_transpose(e, source, target):
 def _interleave(n, half):
     first = half * n // 2
     return ir.Constant(ir.VectorType(INT32, n), [k for i in range(first, first + n // 2) for k in (i, n + i)])
+
+
+def emit_tiles(e, matrix, add, count, source, s_row, s_column, s_next, target, t_row, t_column, t_next):
+    """`count` times target (+)= matrix @ source @ matrix.T, where an entry of source and target is 16 neighbouring floats.
+
+    Entry (i, j) lies i * s_row + j * s_column floats on, the next tile s_next.
+    """
+    outputs, inputs = matrix.shape
+
+    def one(carried):
+        source, target = carried
+        for part in range(0, BLOCK, e.width):
+            half = []
+            for j in range(inputs):
+                column = e.at(e.at(source, part), e.b.mul(s_column, INT(j)))
+                half.append(emit_product(e, matrix, [e.load(column, e.b.mul(s_row, INT(i))) for i in range(inputs)]))
+            for i in range(outputs):
+                row = e.at(e.at(target, part), e.b.mul(t_row, INT(i)))
+                for j, value in enumerate(emit_product(e, matrix, [column[i] for column in half])):
+                    place = e.at(row, e.b.mul(t_column, INT(j)))
+                    e.store(e.b.fadd(value, e.load(place)) if add else value, place)
+        return [e.at(source, s_next), e.at(target, t_next)]
+
+    e.loop(count, [source, target], one)
+
+
+def emit_product(e, matrix, vector):
+    """matrix @ vector. Neighbouring columns that differ in signs alone are first added and subtracted; neighbouring rows that
+    do are the sum and the difference of two parts."""
+    rows = [[(c, v) for c, v in zip(row, vector)] for row in matrix.tolist()]
+    for j in range(len(vector) - 1):
+        a, b = matrix[:, j], matrix[:, j + 1]
+        if np.array_equal(abs(a), abs(b)) and (a * b > 0).any() and (a * b < 0).any():
+            total, difference = e.b.fadd(vector[j], vector[j + 1]), e.b.fsub(vector[j], vector[j + 1])
+            for row, first, second in zip(rows, a, b):
+                row[j], row[j + 1] = (first, total if first == second else difference), (0, None)
+    rows = [[(c, v) for c, v in row if c] for row in rows]
+
+    results = []
+    while len(results) < len(rows):
+        i = len(results)
+        row, below = rows[i], rows[i + 1] if i + 1 < len(rows) else []
+        same = [term for term in row if term in below]
+        other = [term for term in row if (-term[0], term[1]) in below]
+        if same and other and len(same) + len(other) == len(row) == len(below):
+            scale = other[0][0]
+            even, odd = emit_sum(e, same), emit_sum(e, [(c / scale, v) for c, v in other])
+            results += [emit_sum(e, [(1, even), (scale, odd)]), emit_sum(e, [(1, even), (-scale, odd)])]
+        else:
+            results.append(emit_sum(e, row))
+    return results
+
+
+def emit_sum(e, terms):
+    """Sum of number * vector."""
+    scale = abs(terms[0][0])
+    if len(terms) > 1 and scale != 1 and all(abs(c) == scale for c, _ in terms):
+        return e.b.fmul(emit_sum(e, [(c / scale, v) for c, v in terms]), e.splat(scale))
+    (first, total), *rest = sorted(terms, key=lambda term: term[0] != 1)
+    if first != 1:
+        total = e.b.fmul(total, e.splat(first))
+    for c, v in rest:
+        if abs(c) == 1:
+            total = e.b.fadd(total, v) if c > 0 else e.b.fsub(total, v)
+        else:
+            total = e.fma(v, e.splat(c), total)
+    return total

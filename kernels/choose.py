@@ -1,0 +1,31 @@
+"""Which algorithm computes a convolution. Asked once for each layer and pass with the size of the whole map, so that all
+tiles of a layer, on whatever grid, take the same."""
+
+ALGORITHMS = 'direct', 'winograd2', 'winograd4'
+_SWITCHES = {'off': 'direct', '2': 'winograd2', '4': 'winograd4', 'auto': None}
+_switch = 'auto'
+
+
+def set_winograd(switch):
+    """'off': direct everywhere; '2', '4': F(2x2, 3x3) or F(4x4, 3x3) wherever it applies; 'auto': the fastest as measured.
+
+    F(2x2) is as exact as direct convolution, F(4x4) three to six times less so (1e-6 relative instead of 3e-7).
+    """
+    global _switch
+    if switch not in _SWITCHES:
+        raise ValueError(f'winograd is {switch!r}; expected one of {", ".join(_SWITCHES)}')
+    _switch = switch
+
+
+def choose(pass_, in_channels, out_channels, k, stride, map_h, map_w, dilation=1, groups=1):
+    """'direct', 'winograd2' or 'winograd4' for pass_ 'forward', 'backward_data' or 'backward_weights' of a convolution with
+    k x k filters (an int, or a tuple) and an output map of map_h x map_w pixels."""
+    if k not in (3, (3, 3)) or stride != 1 or dilation != 1 or groups != 1 or in_channels < 16:
+        return 'direct'
+    return _SWITCHES[_switch] or _fastest(pass_, in_channels, out_channels, map_h, map_w)
+
+
+def _fastest(pass_, in_channels, out_channels, map_h, map_w):
+    if min(in_channels, out_channels) < 32 or min(map_h, map_w) < 7:
+        return 'direct'
+    return 'winograd4'
