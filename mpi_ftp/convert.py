@@ -182,7 +182,10 @@ def _unpacked(source, beside):
                 zipfile.ZipFile(source).extractall(folder)
             elif tarfile.is_tarfile(source):
                 with tarfile.open(source) as archive:
-                    archive.extraction_filter = getattr(tarfile, 'data_filter', None)     # Debian's Python 3.11.2 has none
+                    for member in archive:                       # Debian's Python 3.11.2 has no filter that would look
+                        if not (member.isfile() or member.isdir()) or member.name.startswith('/') or '..' in Path(member.name).parts:
+                            raise tarfile.ReadError(f'{member.name} is a link or lies outside of it')
+                    archive.extraction_filter = getattr(tarfile, 'data_filter', None)
                     archive.extractall(folder)
             else:
                 raise DataError(f'{source}: expected a folder, or a .tar.gz or .zip file of one')
