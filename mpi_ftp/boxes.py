@@ -59,6 +59,14 @@ def to_net(boxes, picture, net, letterbox=True):
     return boxes
 
 
+def clip(boxes):
+    """The parts of boxes (..., 4) inside the picture 0...1, as Darknet writes its results; width or height 0 where nothing is inside."""
+    boxes = np.array(boxes)
+    low, high = (np.clip(boxes[..., :2] + sign * boxes[..., 2:] / 2, 0, 1) for sign in (-1, 1))
+    boxes[..., :2], boxes[..., 2:] = (low + high) / 2, high - low
+    return boxes
+
+
 def letterbox_size(picture, net):
     """(height, width) in whole pixels of a picture that is letterboxed into the network's."""
     (h, w), (net_h, net_w) = picture, net

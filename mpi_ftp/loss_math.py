@@ -14,7 +14,7 @@ from numba.extending import overload
 
 from .boxes_math import iou, kernel
 
-VALUE, COST, IOU, CLASS, OBJECT, _, R50, R75, TRUTHS, CELLS = range(10)     # places in `sums`: the value and loss.STATS
+VALUE, COST, IOU, CLASS, OBJECT, _, R50, R75, TRUTHS, CELLS = range(10)     # places in `sums`: the value and loss_checks.STATS
 
 
 

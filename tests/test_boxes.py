@@ -76,6 +76,11 @@ def test_letterbox_and_back(picture, net):
     assert (h == net[0] or w == net[1]) and h <= net[0] and w <= net[1]
 
 
+def test_clip():
+    wanted = [[.5, .5, .2, .2], [.1, .95, .2, .1], [1, .5, 0, 1]]
+    assert np.allclose(boxes.clip([[.5, .5, .2, .2], [0, 1, .4, .2], [1.5, .5, .4, 3]]), wanted)
+
+
 def test_letterbox_by_hand():
     # 640x480 into 416x416: 416x312, 52 rows of grey above
     assert boxes.letterbox_size((480, 640), (416, 416)) == (312, 416)

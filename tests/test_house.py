@@ -13,7 +13,7 @@ FLOORS = [set(floor.split()) for floor in (
     'geometry memory machine cost plan',
     'comm exchange',
     'tape group parameters model',
-    'boxes_math boxes loss_math region_loss yolo_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
+    'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
     'train val detect forward show convert anchors convert_weights',
     '__main__',

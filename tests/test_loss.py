@@ -8,7 +8,7 @@ import darknet_reading
 from mpi_ftp import boxes
 from mpi_ftp.errors import CfgError, DataError, PlanError
 from mpi_ftp.loss import STATS, RegionLoss, SoftmaxLoss, YoloLoss, prepare, summary
-from mpi_ftp.region import Layout, Region
+from mpi_ftp.region import NOTHING, Layout, Region
 
 NET = (3, 96, 160)
 H, W, CLASSES = 6, 7, 4
@@ -190,9 +190,9 @@ def test_no_truths_no_samples():
     _, _, stats = agrees(loss, reading, x, empty, 20000)
     averages = summary(stats)
     assert np.isnan(averages['iou']) and averages['count'] == 0 and 0 < averages['any_objectness'] < 1
-    nothing = Region((1, 0, 2, 2), (1, 0, 2, 2))
-    value, dx, stats = loss(x[:0, :, :0, :0], nothing, empty, 0)
-    assert value == 0 and dx.size == 0 and not any(stats.values())
+    for nothing in (Region((1, 0, 2, 2), (1, 0, 2, 2)), NOTHING, Region((0, 0, 2, 2), (3, 27, 2, 5))):
+        value, dx, stats = loss(np.empty(nothing.shape), nothing, crowd(1), 0)
+        assert value == 0 and dx.shape == nothing.shape and not any(stats.values())
 
 
 def test_truths_beyond_max_are_left_out_and_counted():
@@ -265,8 +265,8 @@ def test_softmax_refuses():
 
 
 @pytest.mark.parametrize('change, why', [
-    (dict(thrash=.5), 'did you mean "thresh"'), (dict(thresh='half'), 'thresh=half must be made of numbers'),
-    (dict(thresh='1,2'), 'one number'), (dict(num='2.5'), 'whole numbers'), (dict(num=0), 'at least 1'), (dict(anchors='1,2,3'), '6 numbers above 0'),
+    (dict(thrash=.5), 'did you mean "thresh"'), (dict(thresh='half'), 'thresh=half must be made of finite numbers'),
+    (dict(thresh='1,2'), 'one number'), (dict(thresh='nan'), 'finite'), (dict(num='2.5'), 'whole numbers'), (dict(num=0), 'at least 1'), (dict(anchors='1,2,3'), '6 numbers above 0'),
     (dict(anchors='1,2,3,4,5,-6'), 'above 0'), (dict(classes=5), '30 channels, but the layer before it has 27'), (dict(coords=5), 'coords=5'),
     (dict(background=1), 'background=1'), (dict(tree='data/9k.tree'), 'tree=data/9k.tree'), (dict(map='m'), 'map=m')])
 def test_region_refuses(change, why):
@@ -321,6 +321,8 @@ def test_cells_that_do_not_fit_are_refused():
     loss, x = yolo_loss(), head(0)
     with pytest.raises(PlanError, match='all 27 channels'):
         loss(x[:, :16], Region((0, 0, 0, 0), (3, 16, H, W)), crowd(0), 0)
+    with pytest.raises(ValueError, match='whole mini-batch'):
+        loss(x[1:], Region((1, 0, 0, 0), x.shape), crowd(0)[1:], 0)
     with pytest.raises(ValueError, match='not the array'):
         loss(x, Region((0, 0, 0, 0), (3, 27, H, W - 1)), crowd(0), 0)
     with pytest.raises(ValueError, match='beyond the head'):
