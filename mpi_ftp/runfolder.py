@@ -96,7 +96,7 @@ class RunFolder:
 
 class Silent:
     """What the other ranks hold: the same verbs, no effect."""
-    resumed = False
+    resumed, path, checkpoint, weights = False, None, None, None
 
     def _nothing(self, *args, **values):
         return self

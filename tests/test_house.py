@@ -15,6 +15,7 @@ FLOORS = [set(floor.split()) for floor in (
     'tape group parameters model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
+    'planning plan_table session evaluate',
     'train val detect forward show convert anchors convert_weights',
     '__main__',
 )]
