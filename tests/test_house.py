@@ -10,13 +10,13 @@ FLOORS = [set(floor.split()) for floor in (
     'tile',
     'cfg layers',
     'network',
-    'geometry memory machine cost plan',
+    'geometry memory machine cost plan search',
     'comm exchange',
     'tape group parameters model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
-    'planning plan_table session evaluate',
-    'train val detect forward show convert anchors convert_weights',
+    'planning plan_table convert_weights session evaluate',
+    'train val detect forward show convert anchors',
     '__main__',
 )]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
