@@ -1,5 +1,5 @@
 """Copies and sums of views: channel ranges, halo boxes, gradients of a tensor that is read twice."""
-from .jit import kernel, row
+from .jit import kernel, line, row
 
 
 @kernel('f5 i f5 i i i')
@@ -32,46 +32,42 @@ def copy_channels(dst, dst_c, src, src_c, count, add=False):
 @kernel('f5 f5')
 def add(dst, src):
     """dst += src."""
-    N, CB, H, W, B = dst.shape
+    N, CB, H, _, _ = dst.shape
     for n in range(N):
         for b in range(CB):
             for h in range(H):
-                out, a = row(dst, n, b, h), row(src, n, b, h)
-                for v in range(W):
-                    for lane in range(B):
-                        out[v, lane] += a[v, lane]
+                out, a = line(dst, n, b, h), line(src, n, b, h)
+                for i in range(out.size):
+                    out[i] += a[i]
 
 
 @kernel('c1 f5')
 def pack(buffer, view):
     """The view's elements, in its order, to the front of the flat buffer."""
     N, CB, H, W, B = view.shape
-    at = 0
     for n in range(N):
         for b in range(CB):
             for h in range(H):
-                src = row(view, n, b, h)
-                for v in range(W):
-                    for lane in range(B):
-                        buffer[at + v * B + lane] = src[v, lane]
-                at += W * B
+                at = ((n * CB + b) * H + h) * W * B
+                out, a = buffer[at:at + W * B], line(view, n, b, h)
+                for i in range(out.size):
+                    out[i] = a[i]
 
 
 @kernel('f5 c1 i')
 def _unpack(view, buffer, accumulate):
     N, CB, H, W, B = view.shape
-    at = 0
     for n in range(N):
         for b in range(CB):
             for h in range(H):
-                out = row(view, n, b, h)
-                for v in range(W):
-                    for lane in range(B):
-                        if accumulate:
-                            out[v, lane] += buffer[at + v * B + lane]
-                        else:
-                            out[v, lane] = buffer[at + v * B + lane]
-                at += W * B
+                at = ((n * CB + b) * H + h) * W * B
+                out, a = line(view, n, b, h), buffer[at:at + W * B]
+                if accumulate:
+                    for i in range(out.size):
+                        out[i] += a[i]
+                else:
+                    for i in range(out.size):
+                        out[i] = a[i]
 
 
 def unpack(view, buffer, add=False):

@@ -1,143 +1,114 @@
 """Norms, activations and the optimizer's update, each in one pass over memory.
 
-Per-channel arrays are (CB, 16); sums are float64 (2, CB, 16), added up row by row.
+Per-channel arrays are (CB, 16); sums are float64 (2, CB, 16), added up row by row. float32 goes through vector instructions,
+a row at a time, float64 through `naive_elementwise`.
 """
-import math
-
 import numpy as np
 
-from .jit import inline, kernel, row
-
-ACTIVATIONS = 'linear', 'leaky', 'relu', 'logistic', 'mish', 'swish'
-
-
-@inline
-def _logistic(u):
-    return 1 / (1 + math.exp(-u))
+from . import naive_elementwise as naive
+from .jit import address, call, kernel, start
+from .naive_elementwise import ACTIVATIONS
+from .rows import NATIVES
+from .threads import spread
 
 
-@inline
-def _softplus(u):
-    return u if u > 20 else math.log1p(math.exp(u))
-
-
-@inline
-def _value(u, code):
-    """Activation number `code` at u."""
-    if code == 3:
-        return _logistic(u)
-    if code == 4:
-        return u * math.tanh(_softplus(u))
-    if code == 5:
-        return u * _logistic(u)
-    slope = 1.0 if code == 0 else 0.1 if code == 1 else 0.0
-    return u if u > 0 else slope * u
-
-
-@inline
-def _slope(u, code):
-    """Its derivative at u."""
-    if code == 3:
-        s = _logistic(u)
-        return s * (1 - s)
-    if code == 4:
-        t = math.tanh(_softplus(u))
-        return t + u * (1 - t * t) * _logistic(u)
-    if code == 5:
-        s = _logistic(u)
-        return s + u * s * (1 - s)
-    return 1.0 if u > 0 or code == 0 else 0.1 if code == 1 else 0.0
-
-
-@kernel('d3 f5 c2')
 def moments(sums, x, shift):
     """sums[0] = sum of x - shift over N, H, W; sums[1] = sum of its square. Overwritten."""
-    N, CB, H, W, B = x.shape
-    sums[:] = 0
-    first, second = np.empty(B, x.dtype), np.empty(B, x.dtype)
-    for n in range(N):
-        for b in range(CB):
-            for h in range(H):
-                src = row(x, n, b, h)
-                first[:] = 0
-                second[:] = 0
-                for v in range(W):
-                    for lane in range(B):
-                        a = src[v, lane] - shift[b, lane]
-                        first[lane] += a
-                        second[lane] += a * a
-                for lane in range(B):
-                    sums[0, b, lane] += first[lane]
-                    sums[1, b, lane] += second[lane]
-
-
-@kernel('f5 f5 c2 c2 i')
-def _normalize_activate(y, z, scale, shift, code):
-    N, CB, H, W, B = y.shape
-    for n in range(N):
-        for b in range(CB):
-            for h in range(H):
-                out, src = row(y, n, b, h), row(z, n, b, h)
-                for v in range(W):
-                    for lane in range(B):
-                        out[v, lane] = _value(src[v, lane] * scale[b, lane] + shift[b, lane], code)
+    if x.dtype != np.float32:
+        naive.moments(sums, x, shift)
+        return
+    native = NATIVES['moments'].address
+    spread(x.shape[1], lambda first, last: _moments(native, sums, x, shift, first, last))
 
 
 def normalize_activate(y, z, scale, shift, activation):
     """y = activation(z * scale + shift); y may be z."""
-    _normalize_activate(y, z, scale, shift, ACTIVATIONS.index(activation))
-
-
-@kernel('d3 f5 f5 c2 c2 c2 c2 i')
-def _activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, code):
-    N, CB, H, W, B = z.shape
-    sums[:] = 0
-    first, second = np.empty(B, z.dtype), np.empty(B, z.dtype)
-    for n in range(N):
-        for b in range(CB):
-            for h in range(H):
-                grad, src = row(dy, n, b, h), row(z, n, b, h)
-                first[:] = 0
-                second[:] = 0
-                for v in range(W):
-                    for lane in range(B):
-                        a = src[v, lane]
-                        d = grad[v, lane] * _slope(a * scale[b, lane] + shift[b, lane], code)
-                        first[lane] += d
-                        second[lane] += d * (a - mean[b, lane])
-                for lane in range(B):
-                    sums[0, b, lane] += first[lane]
-                    sums[1, b, lane] += second[lane] * istd[b, lane]
+    if z.dtype != np.float32:
+        naive.normalize_activate(y, z, scale, shift, ACTIVATIONS.index(activation))
+        return
+    native = NATIVES[activation, 'forward'].address
+    spread(z.shape[0] * z.shape[1], lambda first, last: _normalize_activate(native, y, z, scale, shift, first, last))
 
 
 def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, activation):
     """With da = dy * activation'(z * scale + shift): sums[0] = sum of da, sums[1] = sum of da * (z - mean) * istd over
     N, H, W. Overwritten."""
-    _activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, ACTIVATIONS.index(activation))
-
-
-@kernel('f5 f5 f5 c2 c2 c2 c2 c2 i')
-def _activate_backward(dz, dy, z, scale, shift, a, b, c, code):
-    N, CB, H, W, B = z.shape
-    for n in range(N):
-        for k in range(CB):
-            for h in range(H):
-                out, grad, src = row(dz, n, k, h), row(dy, n, k, h), row(z, n, k, h)
-                for v in range(W):
-                    for lane in range(B):
-                        u = src[v, lane]
-                        d = grad[v, lane] * _slope(u * scale[k, lane] + shift[k, lane], code)
-                        out[v, lane] = a[k, lane] * d + b[k, lane] * u + c[k, lane]
+    if z.dtype != np.float32:
+        naive.activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, ACTIVATIONS.index(activation))
+        return
+    native = NATIVES[activation, 'reduce'].address
+    spread(z.shape[1], lambda first, last: _activate_backward_reduce(native, sums, dy, z, scale, shift, mean, istd,
+                                                                     first, last))
 
 
 def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
     """dz = a * da + b * z + c with da as above; dz may be dy or z."""
-    _activate_backward(dz, dy, z, scale, shift, a, b, c, ACTIVATIONS.index(activation))
+    if z.dtype != np.float32:
+        naive.activate_backward(dz, dy, z, scale, shift, a, b, c, ACTIVATIONS.index(activation))
+        return
+    native = NATIVES[activation, 'backward'].address
+    spread(z.shape[0] * z.shape[1], lambda first, last: _activate_backward(native, dz, dy, z, scale, shift,
+                                                                                a, b, c, first, last))
+
+
+def sgd(w, v, g, rate, momentum, decay):
+    """Flat arrays: v = momentum * v + g + decay * w, then w -= rate * v."""
+    spread(-(-w.size // 4096), lambda first, last: _sgd(*(part[first * 4096:last * 4096] for part in (w, v, g)),
+                                                        rate, momentum, decay))
+
+
+# Drivers: rows of blocks first ... last (counted over samples too where no sum is wanted).
+
+@kernel('i d3 f5 c2 i i', ['float32'])
+def _moments(native, sums, x, shift, first, last):
+    N, _, H, W, _ = x.shape
+    out = np.empty(32, np.float32)
+    for b in range(first, last):
+        sums[:, b] = 0
+        for n in range(N):
+            for h in range(H):
+                call(native, (W, start(x, n, b, h), address(shift[b]), address(out)))
+                for lane in range(16):
+                    sums[0, b, lane] += out[lane]
+                    sums[1, b, lane] += out[16 + lane]
+
+
+@kernel('i f5 f5 c2 c2 i i', ['float32'])
+def _normalize_activate(native, y, z, scale, shift, first, last):
+    _, CB, H, W, _ = z.shape
+    for unit in range(first, last):
+        n, b = divmod(unit, CB)
+        for h in range(H):
+            call(native, (W, start(y, n, b, h), start(z, n, b, h), address(scale[b]), address(shift[b])))
+
+
+@kernel('i d3 f5 f5 c2 c2 c2 c2 i i', ['float32'])
+def _activate_backward_reduce(native, sums, dy, z, scale, shift, mean, istd, first, last):
+    N, _, H, W, _ = z.shape
+    out = np.empty(32, np.float32)
+    for b in range(first, last):
+        sums[:, b] = 0
+        for n in range(N):
+            for h in range(H):
+                call(native, (W, start(dy, n, b, h), start(z, n, b, h), address(scale[b]), address(shift[b]),
+                              address(mean[b]), address(out)))
+                for lane in range(16):
+                    sums[0, b, lane] += out[lane]
+                    sums[1, b, lane] += out[16 + lane] * istd[b, lane]
+
+
+@kernel('i f5 f5 f5 c2 c2 c2 c2 c2 i i', ['float32'])
+def _activate_backward(native, dz, dy, z, scale, shift, a, b, c, first, last):
+    _, CB, H, W, _ = z.shape
+    for unit in range(first, last):
+        n, k = divmod(unit, CB)
+        for h in range(H):
+            call(native, (W, start(dz, n, k, h), start(dy, n, k, h), start(z, n, k, h), address(scale[k]), address(shift[k]),
+                          address(a[k]), address(b[k]), address(c[k])))
 
 
 @kernel('c1 c1 c1 s s s')
-def sgd(w, v, g, rate, momentum, decay):
-    """Flat arrays: v = momentum * v + g + decay * w, then w -= rate * v."""
+def _sgd(w, v, g, rate, momentum, decay):
     for i in range(w.size):
         v[i] = momentum * v[i] + g[i] + decay * w[i]
         w[i] -= rate * v[i]

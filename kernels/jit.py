@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from .cache import DiskCache
 from .simd import Emitter, tile
 
-MODULES = 'naive', 'native', 'direct', 'winograd', 'elementwise', 'pools', 'copies'
+MODULES = 'naive', 'naive_elementwise', 'naive_pools', 'native', 'direct', 'winograd', 'elementwise', 'pools', 'copies'
 KERNELS = []                                # every Kernel and Native, in order of definition
 
 inline = njit(nogil=True)                   # a helper called by kernels; compiled with its caller
@@ -126,10 +126,21 @@ def address(array):
 
 
 @inline
+def start(x, n, b, h):
+    """Where row h of block b of sample n begins."""
+    return address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2]
+
+
+@inline
 def row(x, n, b, h):
-    """Row h of block b of sample n as a contiguous (W, B) array: tells the compiler that the inner axes are contiguous."""
-    start = address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2]
-    return carray(_pointer(start, x), (x.shape[3], x.shape[4]))
+    """That row as a contiguous (W, B) array: tells the compiler that the inner axes are contiguous."""
+    return carray(_pointer(start(x, n, b, h), x), (x.shape[3], x.shape[4]))
+
+
+@inline
+def line(x, n, b, h):
+    """That row as one axis."""
+    return carray(_pointer(start(x, n, b, h), x), x.shape[3] * x.shape[4])
 
 
 def load(dtype=np.float32, progress=None):

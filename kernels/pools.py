@@ -1,54 +1,122 @@
-"""Max-pool over windows and global average-pool. Windows are valid; padding is already in x (-inf for a max)."""
+"""Max-pool over windows and global average-pool. Windows are valid; padding is already in x (-inf for a max).
+
+float32 in blocks of 16 goes through vector instructions, a row of outputs at a time; other pools through the loops of
+`naive_pools`, which are the definition.
+"""
+import functools
+
 import numpy as np
 
-from .jit import kernel, row
+from . import naive_pools as naive
+from .jit import Native, call, instructions, kernel, row, start
+from .simd import BLOCK, INT
+from .threads import spread
 
 
-@kernel('f5 f5 i i')
 def maxpool_forward(y, x, size, stride):
     """y (N, CB, Ho, Wo, B) = maximum over windows of x; a NaN in a window wins."""
-    N, CB, H, W, B = y.shape
-    for n in range(N):
-        for b in range(CB):
-            for h in range(H):
-                out = row(y, n, b, h)
-                out[:] = -np.inf
-                for i in range(size):
-                    src = row(x, n, b, h * stride + i)
-                    for v in range(W):
-                        for j in range(size):
-                            for lane in range(B):
-                                a = src[v * stride + j, lane]
-                                if a > out[v, lane] or a != a:
-                                    out[v, lane] = a
+    if _plain(y):
+        naive.maxpool_forward(y, x, size, stride)
+        return
+    native = _natives(size)[0].address
+    spread(y.shape[0] * y.shape[1], lambda first, last: _forward(native, y, x, stride, first, last))
 
 
-@kernel('f5 f5 f5 i i')
 def maxpool_backward(dx, dy, x, size, stride):
     """dx is overwritten: each dy goes to the first maximum of its window in row-major order, found again in x."""
-    N, CB, H, W, B = dy.shape
-    best = np.empty(B, x.dtype)
-    at = np.empty(B, np.int64)
-    for n in range(N):
-        for b in range(CB):
+    if _plain(dy):
+        naive.maxpool_backward(dx, dy, x, size, stride)
+        return
+    covered = size == stride and dx.shape[2:4] == (dy.shape[2] * size, dy.shape[3] * size)
+    native = _natives(size)[1 if covered else 2].address
+    spread(dy.shape[0] * dy.shape[1], lambda first, last: _backward(native, dx, dy, x, stride, int(covered), first, last))
+
+
+def _plain(y):
+    return y.dtype != np.float32 or y.shape[4] != BLOCK
+
+
+@functools.cache
+def _natives(size):
+    """Rows of outputs of so large windows: forward, backward where windows tile dx, backward that adds to dx."""
+    def forward(count, y, x, x_row, x_step):
+        run_forward((count, y, x, x_row, x_step))
+
+    def backward(count, dx, dx_row, dx_step, dy, x, x_row, x_step):
+        run_backward((count, dx, dx_row, dx_step, dy, x, x_row, x_step))
+
+    def backward_add(count, dx, dx_row, dx_step, dy, x, x_row, x_step):
+        run_backward_add((count, dx, dx_row, dx_step, dy, x, x_row, x_step))
+    run_forward = instructions(functools.partial(emit_forward, size))
+    run_backward = instructions(functools.partial(emit_backward, size, False))
+    run_backward_add = instructions(functools.partial(emit_backward, size, True))
+    return [Native(each, f'-{size}') for each in (forward, backward, backward_add)]
+
+
+
+def _emit_windows(e, size, x, x_row, part):
+    """The values of a window in row-major order, and whether each beats all before it."""
+    best, values = None, []
+    for i in range(size):
+        for j in range(size):
+            value = e.load(e.at(x, e.b.mul(x_row, INT(i))), j * BLOCK + part)
+            wins = None
+            if best is not None:
+                wins = e.b.or_(e.b.fcmp_ordered('>', value, best), e.b.fcmp_unordered('uno', value, value))
+                value = e.b.select(wins, value, best)
+            best = value
+            values.append(wins)
+    return best, values
+
+
+def emit_forward(size, e, count, y, x, x_row, x_step):
+    def pixel(carried):
+        y, x = carried
+        for part in range(0, BLOCK, e.width):
+            e.store(_emit_windows(e, size, x, x_row, part)[0], y, part)
+        return [e.at(y, BLOCK), e.at(x, x_step)]
+    e.loop(count, [e.pointer(y), e.pointer(x)], pixel)
+
+
+def emit_backward(size, add, e, count, dx, dx_row, dx_step, dy, x, x_row, x_step):
+    def pixel(carried):
+        dx, dy, x = carried
+        for part in range(0, BLOCK, e.width):
+            wins = _emit_windows(e, size, x, x_row, part)[1]
+            # from the last place backwards: the gradient stops at the first one that beat all before it
+            rest = e.load(dy, part)
+            for k in range(size * size - 1, -1, -1):
+                place = e.at(e.at(dx, e.b.mul(dx_row, INT(k // size))), k % size * BLOCK + part)
+                share = e.b.select(wins[k], rest, e.zero) if k else rest
+                rest = e.b.select(wins[k], e.zero, rest) if k else rest
+                e.store(e.b.fadd(share, e.load(place)) if add else share, place)
+        return [e.at(dx, dx_step), e.at(dy, BLOCK), e.at(x, x_step)]
+    e.loop(count, [e.pointer(dx), e.pointer(dy), e.pointer(x)], pixel)
+
+
+_natives(2)         # known from the start, so that `load` compiles what nearly every network has
+
+
+@kernel('i f5 f5 i i i', ['float32'])
+def _forward(native, y, x, stride, first, last):
+    _, CB, H, W, B = y.shape
+    for unit in range(first, last):
+        n, b = divmod(unit, CB)
+        for h in range(H):
+            call(native, (W, start(y, n, b, h), start(x, n, b, h * stride), x.strides[2] // 4, stride * B))
+
+
+@kernel('i f5 f5 f5 i i i i', ['float32'])
+def _backward(native, dx, dy, x, stride, covered, first, last):
+    _, CB, H, W, B = dy.shape
+    for unit in range(first, last):
+        n, b = divmod(unit, CB)
+        if not covered:
             for h in range(dx.shape[2]):
                 row(dx, n, b, h)[:] = 0
-            for h in range(H):
-                grad = row(dy, n, b, h)
-                for v in range(W):
-                    best[:] = -np.inf
-                    at[:] = 0
-                    for i in range(size):
-                        src = row(x, n, b, h * stride + i)
-                        for j in range(size):
-                            for lane in range(B):
-                                a = src[v * stride + j, lane]
-                                if a > best[lane] or a != a:
-                                    best[lane] = a
-                                    at[lane] = i * size + j
-                    for lane in range(B):
-                        i, j = divmod(at[lane], size)
-                        dx[n, b, h * stride + i, v * stride + j, lane] += grad[v, lane]
+        for h in range(H):
+            call(native, (W, start(dx, n, b, h * stride), dx.strides[2] // 4, stride * B, start(dy, n, b, h),
+                          start(x, n, b, h * stride), x.strides[2] // 4, stride * B))
 
 
 @kernel('f5 f5')

@@ -1,0 +1,109 @@
+"""Norms and activations of one row of pixels of one block, as vector instructions: NATIVES[...].address is called with the
+number of pixels, the addresses of the rows (outputs first), and the addresses of 16 numbers for the channels."""
+import functools
+
+from .activations import emit_times_slope, emit_value
+from .jit import Native, instructions
+from .naive_elementwise import ACTIVATIONS
+from .simd import BLOCK, INT
+
+
+def emit_moments(e, count, x, shift, out):
+    def terms(part, value):
+        gap = e.b.fsub(value, shifts[part])
+        return gap, gap, gap
+    shifts = _channels(e, shift)
+    _emit_sums(e, count, [x], out, terms)
+
+
+def emit_forward(name, e, count, y, z, scale, shift):
+    def one(part, value):
+        return emit_value(e, name, e.fma(value, scales[part], shifts[part]))
+    scales, shifts = _channels(e, scale), _channels(e, shift)
+    _emit_map(e, count, y, [z], one)
+
+
+def emit_reduce(name, e, count, dy, z, scale, shift, mean, out):
+    def terms(part, dy, z):
+        da = emit_times_slope(e, name, e.fma(z, scales[part], shifts[part]), dy)
+        return da, da, e.b.fsub(z, means[part])
+    scales, shifts, means = _channels(e, scale), _channels(e, shift), _channels(e, mean)
+    _emit_sums(e, count, [dy, z], out, terms)
+
+
+def emit_backward(name, e, count, dz, dy, z, scale, shift, a, b, c):
+    def one(part, dy, z):
+        da = emit_times_slope(e, name, e.fma(z, scales[part], shifts[part]), dy)
+        return e.fma(a[part], da, e.fma(b[part], z, c[part]))
+    scales, shifts, a, b, c = (_channels(e, each) for each in (scale, shift, a, b, c))
+    _emit_map(e, count, dz, [dy, z], one)
+
+
+def _channels(e, address):
+    """The vectors of 16 numbers in memory."""
+    return {part: e.load(e.pointer(address), part) for part in range(0, BLOCK, e.width)}
+
+
+def _emit_map(e, count, target, rows, function):
+    """target = function(part, *rows) for each vector; rows may be the target."""
+    def pixel(pointers):
+        for part in range(0, BLOCK, e.width):
+            e.store(function(part, *(e.load(p, part) for p in pointers[1:])), pointers[0], part)
+        return [e.at(p, BLOCK) for p in pointers]
+    e.loop(count, [e.pointer(row) for row in [target] + rows], pixel)
+
+
+def _emit_sums(e, count, rows, out, terms):
+    """out (2, 16) = sums of p and of q * r over the pixels, where p, q, r = terms(part, *rows)."""
+    parts = range(0, BLOCK, e.width)
+
+    def pixels(n):
+        def body(carried):
+            pointers, sums = carried[:len(rows)], carried[len(rows):]
+            for at, (u, part) in enumerate((u, part) for u in range(n) for part in parts):
+                p, q, r = terms(part, *(e.load(pointer, u * BLOCK + part) for pointer in pointers))
+                sums[2 * at] = e.b.fadd(sums[2 * at], p)
+                sums[2 * at + 1] = e.fma(q, r, sums[2 * at + 1])
+            return [e.at(p, n * BLOCK) for p in pointers] + sums
+        return body
+
+    # two pixels at a time, each with sums of its own, so that one addition need not wait for the other
+    state = [e.pointer(row) for row in rows] + [e.zero] * (4 * len(parts))
+    state = e.loop(e.b.sdiv(count, INT(2)), state, pixels(2))
+    sums = e.loop(e.b.srem(count, INT(2)), state, pixels(1))[len(rows):]
+    for i, part in enumerate(parts):
+        for k in range(2):
+            e.store(e.b.fadd(sums[2 * i + k], sums[2 * (i + len(parts)) + k]), e.pointer(out), k * BLOCK + part)
+
+
+# A Native needs a function of so many arguments: there are four kinds.
+
+def _native4(run, name):
+    def row4(count, a, b, c):
+        run((count, a, b, c))
+    return Native(row4, name)
+
+
+def _native5(run, name):
+    def row5(count, a, b, c, d):
+        run((count, a, b, c, d))
+    return Native(row5, name)
+
+
+def _native7(run, name):
+    def row7(count, a, b, c, d, f, g):
+        run((count, a, b, c, d, f, g))
+    return Native(row7, name)
+
+
+def _native9(run, name):
+    def row9(count, a, b, c, d, f, g, h, i):
+        run((count, a, b, c, d, f, g, h, i))
+    return Native(row9, name)
+
+
+NATIVES = {'moments': _native4(instructions(emit_moments), '-moments')}
+for _name in ACTIVATIONS:
+    for _pass, _emit, _native in (('forward', emit_forward, _native5), ('reduce', emit_reduce, _native7),
+                                  ('backward', emit_backward, _native9)):
+        NATIVES[_name, _pass] = _native(instructions(functools.partial(_emit, _name)), f'-{_pass}-{_name}')
