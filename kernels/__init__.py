@@ -15,6 +15,7 @@ _HOME = {
     'elementwise': 'moments normalize_activate activate_backward_reduce activate_backward sgd ACTIVATIONS',
     'pools': 'maxpool_forward maxpool_backward avgpool_forward avgpool_backward',
     'copies': 'copy_channels add pack unpack',
+    'rearrange': 'upsample_forward upsample_backward reorg_forward reorg_backward dropout',
     'layout': 'BLOCK blocks to_blocked from_blocked pack_filters unpack_filters',
     'choose': 'choose set_winograd ALGORITHMS',
     'threads': 'set_threads get_threads',

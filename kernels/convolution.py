@@ -14,7 +14,7 @@ from .layout import BLOCK
 def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
     """y = x * w, "valid": y (N, OCB, Ho, Wo, 16) is overwritten; x (N, ICB, H, W, B) spans exactly
     H = (Ho - 1) * stride + dilation * (KH - 1) + 1 rows, and columns likewise. w as in the package's head."""
-    if groups > 1:
+    if w.ndim == 5:
         filters = filters or y.shape[1] * BLOCK
         naive.grouped_forward(y, x, w, stride, dilation, filters // groups, filters)
     elif y.dtype != np.float32:
@@ -35,7 +35,7 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
     """
     mh, mw = margin if isinstance(margin, tuple) else (margin, margin)
     inner = dy[:, :, mh:dy.shape[2] - mh, mw:dy.shape[3] - mw]
-    if groups > 1:
+    if w.ndim == 5:
         filters = filters or dy.shape[1] * BLOCK
         naive.grouped_backward_data(dx, inner, w, stride, dilation, filters // groups, filters, top, left)
     elif dx.dtype != np.float32 or dx.shape[4] != BLOCK:        # no training asks for the gradient of the picture
@@ -49,7 +49,7 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
 
 def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
     """dw += gradient with respect to w; x and dy as in conv_forward (dy without margin)."""
-    if groups > 1:
+    if dw.ndim == 5:
         filters = filters or dy.shape[1] * BLOCK
         naive.grouped_backward_weights(dw, x, dy, stride, dilation, filters // groups, filters)
     elif dw.dtype != np.float32:

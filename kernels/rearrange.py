@@ -3,12 +3,11 @@
 Plain loops over the blocked layout, any float dtype; each backward is the transpose of its forward.
 """
 import numpy as np
-from numba import njit
 
-jit = njit(cache=True, nogil=True)      # cached on disk; releases the interpreter lock so that a prefetching thread goes on
+from .jit import inline, kernel
 
 
-@jit
+@kernel('f5 f5 i i i')
 def upsample_forward(y, x, stride, top, left):
     """y[i, j] = x[(top+i)//stride - first row, …]: `top`, `left` are global indices of y's first pixel; x starts at their quotient."""
     n_, b_, h_, w_, lanes = y.shape
@@ -23,7 +22,7 @@ def upsample_forward(y, x, stride, top, left):
                         y[n, b, i, j, k] = x[n, b, row, column, k]
 
 
-@jit
+@kernel('f5 f5 i i i')
 def upsample_backward(dx, dy, stride, top, left):
     """dx = sum of dy over the copies; dx overwritten."""
     dx[...] = 0
@@ -39,7 +38,7 @@ def upsample_backward(dx, dy, stride, top, left):
                         dx[n, b, row, column, k] += dy[n, b, i, j, k]
 
 
-@jit
+@inline
 def reorg_source(c, y, x, channels, height, width, stride):
     """The input pixel (c, y, x) that Darknet's reorg puts at output pixel (c, y, x).
 
@@ -54,36 +53,35 @@ def reorg_source(c, y, x, channels, height, width, stride):
     return source // (width * height), source // width % height, source % width
 
 
-@jit
-def reorg_forward(y, x, y_lo, x_lo, y_channels, shape, stride):
-    """y_lo, x_lo: global (N, C, H, W) of the views' first element; shape: the whole input (C, H, W); y_channels: channels in the view."""
-    channels, height, width = shape
+@kernel('f5 f5 i i i i i i i i i i i')
+def reorg_forward(y, x, c0, i0, j0, xc0, xi0, xj0, y_channels, channels, height, width, stride):
+    """c0, i0, j0 and xc0, xi0, xj0: global (C, H, W) of the first elements of y and x; y_channels: channels in the view; channels,
+    height, width: of the whole input."""
     lanes, x_lanes = y.shape[4], x.shape[4]
     for n in range(y.shape[0]):
         for c in range(y_channels):
             for i in range(y.shape[2]):
                 for j in range(y.shape[3]):
-                    sc, si, sj = reorg_source(y_lo[1] + c, y_lo[2] + i, y_lo[3] + j, channels, height, width, stride)
-                    sc -= x_lo[1]
-                    y[n, c // lanes, i, j, c % lanes] = x[n, sc // x_lanes, si - x_lo[2], sj - x_lo[3], sc % x_lanes]
+                    sc, si, sj = reorg_source(c0 + c, i0 + i, j0 + j, channels, height, width, stride)
+                    sc -= xc0
+                    y[n, c // lanes, i, j, c % lanes] = x[n, sc // x_lanes, si - xi0, sj - xj0, sc % x_lanes]
 
 
-@jit
-def reorg_backward(dx, dy, y_lo, x_lo, y_channels, shape, stride):
+@kernel('f5 f5 i i i i i i i i i i i')
+def reorg_backward(dx, dy, c0, i0, j0, xc0, xi0, xj0, y_channels, channels, height, width, stride):
     """The transpose of reorg_forward; dx overwritten."""
     dx[...] = 0
-    channels, height, width = shape
     lanes, x_lanes = dy.shape[4], dx.shape[4]
     for n in range(dy.shape[0]):
         for c in range(y_channels):
             for i in range(dy.shape[2]):
                 for j in range(dy.shape[3]):
-                    sc, si, sj = reorg_source(y_lo[1] + c, y_lo[2] + i, y_lo[3] + j, channels, height, width, stride)
-                    sc -= x_lo[1]
-                    dx[n, sc // x_lanes, si - x_lo[2], sj - x_lo[3], sc % x_lanes] += dy[n, c // lanes, i, j, c % lanes]
+                    sc, si, sj = reorg_source(c0 + c, i0 + i, j0 + j, channels, height, width, stride)
+                    sc -= xc0
+                    dx[n, sc // x_lanes, si - xi0, sj - xj0, sc % x_lanes] += dy[n, c // lanes, i, j, c % lanes]
 
 
-@jit
+@inline
 def _uniform(key, index):
     """A number in [0, 1) from a counter: the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     z = np.uint64(key) + np.uint64(index) * np.uint64(0x9E3779B97F4A7C15)
@@ -93,13 +91,13 @@ def _uniform(key, index):
     return np.float64(z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@jit
-def dropout(y, x, key, probability, lo, shape):
+@kernel('f5 f5 i s i i i i i i i')
+def dropout(y, x, key, probability, n0, c0, i0, j0, channels, height, width):
     """y = x / (1 - probability) where the element survives, else 0; decided by (key, global element), so alike on every rank.
 
-    lo: global (N, C, H, W) of the view's first element; shape: the whole tensor's (C, H, W). The same call is the backward pass.
+    n0, c0, i0, j0: global (N, C, H, W) of the view's first element; channels, height, width: of the whole tensor. The same call is
+    the backward pass.
     """
-    channels, height, width = shape
     lanes = y.shape[4]
     scale = 1.0 / (1.0 - probability)
     for n in range(y.shape[0]):
@@ -107,6 +105,6 @@ def dropout(y, x, key, probability, lo, shape):
             for i in range(y.shape[2]):
                 for j in range(y.shape[3]):
                     for k in range(lanes):
-                        c = lo[1] + b * lanes + k
-                        index = (((lo[0] + n) * channels + c) * height + lo[2] + i) * width + lo[3] + j
+                        c = c0 + b * lanes + k
+                        index = (((n0 + n) * channels + c) * height + i0 + i) * width + j0 + j
                         y[n, b, i, j, k] = x[n, b, i, j, k] * scale if _uniform(key, index) >= probability else 0

@@ -78,6 +78,9 @@ class Alone:
     def gather(self, value):
         return [value]
 
+    def hand_out(self, values):
+        return values[0]
+
     def maximum(self, value):
         return value
 
@@ -142,6 +145,10 @@ class World:
     def gather(self, value):
         """Every rank's value on rank 0, None elsewhere."""
         return self.comm.gather(value, 0)
+
+    def hand_out(self, values):
+        """One of rank 0's values to each rank."""
+        return self.comm.scatter(values, 0)
 
     def maximum(self, value):
         return self.comm.allreduce(value, self.mpi.MAX)

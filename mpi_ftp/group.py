@@ -4,6 +4,8 @@ The constructor builds every view; forward and backward only walk them.
 """
 from dataclasses import dataclass
 
+import numpy as np
+
 from . import kernels
 from .exchange import Exchange
 from .geometry import gradient_box
@@ -170,6 +172,8 @@ class GroupRun:
                 continue
             tape.compute(index, tape.uses[index][ready if index == first else 0:])
             tape.finish(index)
+            if self.model.watched is not None and not np.isfinite(tape.tiles[index][self.share.computed[index]]).all():
+                self.model.watched.append(index)
 
     # backward
 

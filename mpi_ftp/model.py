@@ -4,6 +4,7 @@ Training is: run the groups forwards, take the loss at the heads, run them backw
 """
 import numpy as np
 
+from . import kernels
 from .exchange import Exchange
 from .group import GroupRun
 from .layers.base import State
@@ -18,16 +19,17 @@ class Model:
     """One rank's part of a network under a plan.
 
     training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel.
-    losses: {head's layer: loss}, see loss.py; without one a head can only run forward.
+    losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same cuts, to
+    share its weights.
     """
 
-    def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None):
+    def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None, parameters=None):
         self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
         self.training, self.overlap, self.losses = training, overlap, losses or {}
         self.layouts = plan.layouts(network)
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
-        self.tag, self.seeds, self.arrived, self.outputs = 0, {}, set(), {}
-        self.parameters = self._parameters()
+        self.tag, self.seeds, self.arrived, self.outputs, self.watched = 0, {}, set(), {}, None
+        self.parameters = parameters or self._parameters()
         self.states = {layer.index: self._state(layer, training and not frozen) for layer in network.layers}
         self.clock = Clock.of(plan, training)
         buffers = self._buffers()
@@ -76,7 +78,7 @@ class Model:
         weights = self.parameters.weights(index) if index in self.parameters.channels else {}
         comm = self.parameters.comms.get(index)
         return State(present, channels, (-(-(channels[1] - channels[0]) // BLOCK), BLOCK), self.dtype, weights, grads, self.training, live,
-                     comm.sum if comm else None, self.plan.batch * shape[1] * shape[2])
+                     comm.sum if comm else None, self.plan.batch * shape[1] * shape[2], algorithm=algorithms(layer, self.dtype))
 
     def _buffers(self):
         """Every group's buffers; a source whose owned layout is what the group holds, on all ranks, is read in place."""
@@ -168,6 +170,13 @@ class Model:
         for group in reversed(self.groups):
             group.backward()
 
+    def first_not_finite(self, picture, truths):
+        """The first layer with an output on this rank that is not finite; the number of layers if there is none. Runs forward (collective)."""
+        self.watched = []
+        self.forward(picture, truths)
+        found, self.watched = self.watched, None
+        return min(found, default=len(self.network))
+
     def gather(self, index):
         """The whole output of a layer as (N, C, H, W) on rank 0, None elsewhere. Valid after forward where its tile still lives."""
         layout = self.layouts[index]
@@ -175,3 +184,14 @@ class Model:
         whole = Tile.zeros(exchange.dst, BLOCK, self.dtype)
         exchange.forward(self.owned_tile(index), whole)
         return whole.plain() if self.comm.rank == 0 else None
+
+
+def algorithms(layer, dtype):
+    """{pass: kernel options} of a convolution, the same for every tile of the layer so that results do not depend on the grid."""
+    if not layer.tensors or dtype != np.float32:
+        return {}
+    _, h, w = layer.out_shape
+    window = layer.rows.size, layer.columns.size
+    return {pass_: {'algorithm': kernels.choose(pass_, layer.in_shapes[0][0], layer.filters, window, layer.rows.stride, h, w,
+                                                layer.rows.dilation, layer.groups)}
+            for pass_ in ('forward', 'backward_data', 'backward_weights')}

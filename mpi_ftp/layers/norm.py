@@ -5,6 +5,8 @@ a pixel on all ranks (each copy carries a part of the gradient) and the correcti
 
     y = act(gamma (z - mean) / sqrt(var + 1e-5) + beta)          Ioffe & Szegedy 2015, biased variance
     rolling = 0.99 rolling + 0.01 current                        Darknet; the variance kept is the unbiased one
+
+With running statistics 1e-6 stands for 1e-5: Darknet's own weights were made with it, and some of their variances are that small.
 """
 import numpy as np
 
@@ -12,6 +14,7 @@ from .. import kernels
 from ..tile import BLOCK, clear_padded_lanes
 
 EPSILON = 1e-5
+EPSILON_RUNNING = 1e-6
 KEEP = 0.99                 # of the running statistics at each step
 
 
@@ -29,7 +32,7 @@ def finish(layer, y, z, computed, owned, state, again=False):
     if not layer.normalize:
         set_coefficients(state, bias=weights.get('bias'))
     elif not state.live:
-        set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'])
+        set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'], EPSILON_RUNNING)
     elif not again:
         mean, variance = moments(z, owned, state)
         set_coefficients(state, mean, variance, weights['scale'], weights['bias'])
@@ -63,14 +66,14 @@ def keep_statistics(state, mean, variance):
         kept += (1 - KEEP) * value
 
 
-def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None):
+def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None, epsilon=EPSILON):
     """Fold norm and bias into z * scale + shift; the coefficients stay with the state for the backward pass."""
     shape = state.coefficients
     bias = np.zeros(shape) if bias is None else bias
     if mean is None:
         mean, istd, gamma = np.zeros(shape), np.ones(shape), 1.0
     else:
-        istd = 1 / np.sqrt(np.asarray(variance, np.float64) + EPSILON)
+        istd = 1 / np.sqrt(np.asarray(variance, np.float64) + epsilon)
     scale = gamma * istd
     coefficients = {'mean': mean, 'istd': istd, 'scale': scale, 'shift': bias - mean * scale}
     state.saved.update({name: np.ascontiguousarray(value, state.dtype) for name, value in coefficients.items()})

@@ -133,15 +133,13 @@ class Reorg(Layer):
         return [Region((n0, first, top, left), (n1, last, bottom, right))]
 
     def forward(self, y, xs, state):
-        from mpi_ftp.kernels.rearrange import reorg_forward
         out, (source,) = state.boxes
-        reorg_forward(y, xs[0], out.lo, source.lo, out.shape[1], self.shape, self.stride)
+        kernels.reorg_forward(y, xs[0], *out.lo[1:], *source.lo[1:], out.shape[1], *self.shape, self.stride)
         clear_padded_lanes(y, out.shape[1])
 
     def backward_data(self, dxs, dy, xs, origins, state):
-        from mpi_ftp.kernels.rearrange import reorg_backward
         out, (source,) = state.boxes
-        reorg_backward(dxs[0], dy, out.lo, source.lo, out.shape[1], self.shape, self.stride)
+        kernels.reorg_backward(dxs[0], dy, *out.lo[1:], *source.lo[1:], out.shape[1], *self.shape, self.stride)
 
 
 @lru_cache(maxsize=None)
@@ -178,14 +176,12 @@ class Upsample(Layer):
         return [region]
 
     def forward(self, y, xs, state):
-        from mpi_ftp.kernels.rearrange import upsample_forward
         out, _ = state.boxes
-        upsample_forward(y, xs[0], self.stride, out.lo[2], out.lo[3])
+        kernels.upsample_forward(y, xs[0], self.stride, out.lo[2], out.lo[3])
 
     def backward_data(self, dxs, dy, xs, origins, state):
-        from mpi_ftp.kernels.rearrange import upsample_backward
         out, _ = state.boxes
-        upsample_backward(dxs[0], dy, self.stride, out.lo[2], out.lo[3])
+        kernels.upsample_backward(dxs[0], dy, self.stride, out.lo[2], out.lo[3])
 
 
 def shortcut_from_section(index, sources, in_shapes, section):

@@ -1,6 +1,7 @@
 """Layers that draw random numbers in training: dropout and crop. The draw comes from (key, global position), alike on every rank."""
 import numpy as np
 
+from .. import kernels
 from ..errors import CfgError
 from ..region import NOTHING
 from ..tile import clear_padded_lanes
@@ -19,8 +20,7 @@ class Dropout(Layer):
         if not state.training:
             y[...] = x
             return
-        from mpi_ftp.kernels.rearrange import dropout
-        dropout(y, x, state.key, self.probability, state.boxes[0].lo, self.out_shape)
+        kernels.dropout(y, x, state.key, self.probability, *state.boxes[0].lo, *self.out_shape)
 
     def forward(self, y, xs, state):
         self.apply(y, xs[0], state)

@@ -1,0 +1,66 @@
+"""Measures a network on a split: detections of all ranks come together on rank 0, which computes average precision or accuracy."""
+import numpy as np
+
+from . import boxes, metrics
+from .augment import Options
+from .session import Feed
+
+
+def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005, nms=.45):
+    """The metrics.Precision (detectors) or metrics.Accuracy (classifiers) of an inference Model on rank 0, None elsewhere.
+
+    Pictures are letterboxed (classified ones: resized and cropped) as Darknet does; boxes are compared in the original picture.
+    """
+    network, plan = model.network, model.plan
+    detector = network.heads[-1].kind != 'softmax'
+    options = Options.from_cfg(network.net.options, network.heads[-1].section.options if detector else {}, augment=False)
+    found, truths, done = [], [], 0
+    with Feed(world, path, split, network.tensor_shape(-1, plan.batch), model.picture, reader, options=options, shuffle=False, once=True,
+              dtype=model.dtype) as feed:
+        while (batch := feed.next()) is not None:
+            tile, truth, ids, draws, _ = batch
+            model.forward(tile)
+            collect = _boxes if detector else _scores
+            rows = collect(world, model, thresh, nms)
+            if world.rank == 0:
+                for slot in np.flatnonzero(ids >= 0):
+                    if detector:
+                        mine = rows[rows[:, 0] == slot]
+                        mine[:, 1:5] = draws[slot].to_picture(mine[:, 1:5])
+                        flat = boxes.flatten(mine)
+                        flat[:, 3:] = boxes.clip(flat[:, 3:])
+                        flat[:, 0] = ids[slot]
+                        found.append(flat)
+                        original = np.array(truth[slot], np.float64).reshape(-1, 5)
+                        original[:, 1:] = draws[slot].to_picture(original[:, 1:])
+                        truths.append(np.column_stack([np.full(len(original), ids[slot]), original]))
+                    else:
+                        found.append(rows[slot])
+                        truths.append(truth[slot])
+            done += int((ids >= 0).sum())
+            if progress:
+                progress(done, feed.samples)
+        classes = feed.classes
+    if world.rank:
+        return None
+    if not detector:
+        return metrics.accuracy(np.array(found), np.array(truths))
+    return metrics.evaluate(np.concatenate(found), np.concatenate(truths), classes)
+
+
+def _boxes(world, model, thresh, nms):
+    """All ranks' detections of the mini-batch on rank 0, after suppression: rows [sample, cx, cy, w, h, objectness, scores]."""
+    rows = [model.losses[index].detections(x, cells, thresh) for index, (cells, x) in model.outputs.items()]
+    parts = world.gather(np.concatenate(rows) if rows else None)
+    if world.rank:
+        return None
+    parts = [p for p in parts if p is not None]
+    rows = np.concatenate(parts)
+    return boxes.nms(rows[np.lexsort(rows[:, 4::-1].T)], nms)        # an order that does not depend on who found what
+
+
+def _scores(world, model, thresh, nms):
+    """Class probabilities (N, classes) of the mini-batch on rank 0."""
+    head = model.network.heads[-1].index
+    whole = model.gather(head)
+    return None if whole is None else whole.reshape(len(whole), -1)

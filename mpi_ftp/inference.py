@@ -1,0 +1,56 @@
+"""A network with its weights for inference on the ranks at hand: what `val`, `detect` and `forward` share."""
+from pathlib import Path
+
+import numpy as np
+
+from . import comm, job
+from .errors import DataError, WeightsError
+from .model import Model
+from .plan import by_hand, per_layer
+from .network import Network
+from .session import fill, load_kernels, losses_of
+from .convert_weights import open_weights
+
+KEYS = ('cfg', 'weights', 'grid', 'groups', 'threads', 'winograd', 'dtype', 'ranks')
+
+
+def add_arguments(parser, more=()):
+    """The options of the command line that say which network runs how."""
+    job.add_arguments(parser, keys=KEYS + tuple(more))
+
+
+def near_square(ranks):
+    """The grid of all ranks that is nearest to a square, with at least as many rows as columns."""
+    columns = next(c for c in range(int(ranks ** .5), 0, -1) if ranks % c == 0)
+    return ranks // columns, columns
+
+
+def plan_inference(network, ranks, batch, job):
+    """Groups by hand, or one for each layer that reads a neighbourhood: nothing is computed twice."""
+    grid = near_square(ranks) if job.grid == 'auto' else job.grid
+    starts = {'auto': None, 'per-layer': None, 'fused': [0]}.get(job.groups, job.groups) if isinstance(job.groups, str) else job.groups
+    return by_hand(network, ranks, batch, grid, per_layer(network) if starts is None else starts)
+
+
+def start(network, job, batch, last=None):
+    """(world, inference Model with the job's weights) on the ranks at hand (collective). last: run only the layers up to this one."""
+    world = comm.world(job.ranks)
+    losses = losses_of(network)
+    load_kernels(world, job, losses)
+    needed = [layer.index for layer in network.layers if layer.tensors and (last is None or layer.index <= last)]
+    file = open_weights(job.weights, network)
+    part = network if last is None else Network(network.shape, network.layers[:last + 1], network.net, network.path)
+    model = Model(part, plan_inference(part, world.size, batch, job), world, np.dtype(job.dtype), training=False, losses=losses)
+    fill(file, model.parameters)
+    covered = sum(index in file for index in needed)
+    if covered < len(needed):
+        raise WeightsError(f'{job.weights} covers {covered} layers with weights, {job.cfg} has {len(needed)}: expected a full file')
+    return world, model
+
+
+def read_names(path):
+    """Class names, one a line."""
+    try:
+        return [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f'cannot read the names {path}: {error.strerror}') from None

@@ -1,0 +1,210 @@
+"""The verb `train`: the loop that reads as prose, and what surrounds it: resume, checkpoints, evaluation, signals."""
+import signal
+import time
+from statistics import median
+
+import numpy as np
+
+from . import comm, schedule
+from .augment import Options
+from .draw import plot_training
+from .errors import CfgError, Diverged
+from .evaluate import evaluate
+from .job import add_arguments, from_arguments
+from .loss import summary
+from .model import Model
+from .network import read_network
+from .plan import Plan
+from .plan_table import plan_table
+from .planning import mini_batch, plan_run
+from .runfolder import open_run
+from .session import (Feed, check_classes, load_checkpoint, load_kernels, load_weights, losses_of, save_checkpoint, save_weights)
+
+COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', 'input_seconds', 'sum_seconds', 'iou', 'class', 'objectness', 'any_objectness',
+           'recall50', 'recall75', 'mAP50', 'mAP50_95', 'top1')
+STATS = ('iou', 'class', 'objectness', 'any_objectness', 'recall50', 'recall75', 'truths', 'cells')
+
+__all__ = ['add_arguments', 'run']
+
+
+def run(args):
+    job = from_arguments(args, required=('cfg', 'data'))
+    world = comm.world(job.ranks)
+    folder = open_run(job.run, job.resume, world.rank)
+    trainer = Trainer(world, job, folder)
+    with trainer.feed:
+        trainer.train()
+
+
+class Signals:
+    """SIGTERM, SIGUSR1 and SIGINT ask for a checkpoint and an end after the iteration at hand."""
+
+    def __init__(self):
+        self.asked = 0
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, self.ask)
+
+    def ask(self, number, frame):
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = number
+
+
+class Trainer:
+    """A run on one rank: network, plan, model, stream of pictures, and where it stands."""
+
+    def __init__(self, world, job, folder):
+        self.world, self.job, self.folder = world, job, folder
+        self.signals, self.dtype = Signals(), np.dtype(job.dtype)
+        self.network = network = read_network(job.cfg)
+        if not network.heads:
+            raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to train for')
+        self.losses = losses_of(network)
+        self.batch, self.mini = mini_batch(network, job)
+        self.momentum = network.net.float('momentum', .9) if job.momentum is None else job.momentum
+        self.decay = network.net.float('decay', .0001) if job.decay is None else job.decay
+        load_kernels(world, job, self.losses)
+        self.plan, self.machine = plan_run(world, network, self.mini, job)
+        folder.write('job.toml', job.toml())
+        folder.write_json('plan.json', self.plan.to_json())
+        if world.rank == 0:
+            self.show(plan_table(network, self.plan, self.machine))
+        self.model = Model(network, self.plan, world, self.dtype, overlap=job.overlap, losses=self.losses)
+        self.iteration, self.seen, state = self.begin()
+        last = network.heads[-1]
+        options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else {}, job.augment)
+        self.feed = Feed(world, job.data, job.split, network.tensor_shape(-1, self.mini), self.model.picture, job.reader, options=options,
+                         seed=job.seed, state=state, dtype=self.dtype)
+        check_classes(job.data, self.feed.classes, network)
+        self.state = state
+        self.total = self.iterations()
+        self.rate = schedule.from_net(network.net, job.learning_rate, self.total)
+
+    def show(self, table):
+        """A rich table on the terminal and in the log."""
+        from rich.console import Console
+        console = Console(width=150, record=True)
+        console.print(table)
+        self.folder.note(console.export_text())
+
+    def begin(self):
+        """Weights to begin with: the checkpoint's, a file's, or random ones. Returns (iteration, pictures seen, place in the data)."""
+        parameters = self.model.parameters
+        parameters.initialise(self.job.seed)
+        if self.world.broadcast(self.folder.resumed):
+            meta = load_checkpoint(self.world.broadcast(str(self.folder.checkpoint) if self.world.rank == 0 else None), parameters)
+            self.folder.log(f'going on after iteration {meta["iteration"]}')
+            return meta['iteration'], meta['seen'], tuple(meta['loader'])
+        if self.job.weights:
+            seen, covered = load_weights(self.job.weights, parameters)
+            self.folder.log(f'{self.job.weights}: weights of {covered} layers')
+            return 0, seen, (0, 0)
+        return 0, 0, (0, 0)
+
+    def iterations(self):
+        if self.job.epochs is not None:
+            return max(1, round(self.job.epochs * self.feed.samples / self.batch))
+        return self.job.iterations or self.network.net.int('max_batches', least=1)
+
+    def train(self):
+        folder, job = self.folder, self.job
+        folder.begin_metrics(COLUMNS, self.iteration)
+        seconds = []
+        with folder.progress(self.total, self.iteration) as progress:
+            while self.iteration < self.total and not self.stopping():
+                self.iteration += 1
+                row = self.step()
+                seconds.append(row['seconds'])
+                if job.val_every and self.iteration % job.val_every == 0 and self.iteration < self.total:
+                    row.update(self.evaluate())
+                if self.iteration == self.total:
+                    row.update(self.evaluate())
+                folder.row(**row)
+                progress.step(self.iteration, f'loss {row["loss"]:.4f}  rate {row["rate"]:.3g}  {row["seconds"]:.3f} s')
+                if self.iteration % job.checkpoint_every == 0:
+                    self.save()
+        self.save()
+        self.summarise(seconds)
+        if self.iteration >= self.total:
+            folder.finish(f'{self.total} iterations')
+        else:
+            folder.log(f'stopped by signal after iteration {self.iteration} of {self.total}; --resume goes on')
+            folder.close()
+
+    def stopping(self):
+        """Whether any rank was asked to stop; the same answer on all."""
+        return self.world.maximum(self.signals.asked)
+
+    def step(self):
+        """One iteration: forward, loss, backward on each piece of the batch; sums over ranks; one step of the optimizer."""
+        begun, waited, model = time.perf_counter(), 0.0, self.model
+        pieces, value, stats = self.batch // self.mini, 0.0, {}
+        model.parameters.zero_gradients()
+        for piece in range(pieces):
+            asked = time.perf_counter()
+            tile, truths, ids, draws, self.state = self.feed.next()
+            waited += time.perf_counter() - asked
+            self.seen += self.mini
+            value += model.forward(tile, truths, self.seen, key=(self.job.seed * 1000003 + self.iteration) * pieces + piece)
+            for name, number in model.stats.items():
+                stats[name] = stats.get(name, 0.0) + number
+            model.backward(reduce=piece == pieces - 1)
+        asked = time.perf_counter()
+        sums = self.world.sum(np.array([value] + [stats.get(name, 0.0) for name in STATS]))
+        model.parameters.wait()
+        summed = time.perf_counter() - asked
+        loss, rate = sums[0] / self.batch, self.rate(self.iteration)
+        if not np.isfinite(loss):
+            raise Diverged(f'the loss is {loss} at iteration {self.iteration}: {self.blame(tile, truths)}; try a smaller learning rate than {rate:g}')
+        model.parameters.step(rate / self.batch, self.momentum, self.decay * self.batch)
+        row = {'iteration': self.iteration, 'loss': float(loss), 'seconds': time.perf_counter() - begun, 'rate': rate,
+               'epoch': self.seen / self.feed.samples, 'seen': self.seen, 'input_seconds': waited, 'sum_seconds': summed}
+        means = summary(dict(zip(STATS, sums[1:])))
+        row.update({name: means[name] for name in COLUMNS if name in means and not np.isnan(means[name])})
+        return row
+
+    def blame(self, tile, truths):
+        """The first layer whose output is not finite."""
+        index = self.model.first_not_finite(tile, truths)
+        index = int(self.world.maximum(-index)) * -1
+        return f'the first output that is not finite is that of {self.network.layers[index].name}' if index < len(self.network) else \
+            'all layers are finite, the loss itself is not'
+
+    def evaluate(self):
+        """Metrics of the validation split with the weights at hand; empty where the data has no such split."""
+        from .pictures import Pictures
+        world, splits = self.world, None
+        if world.rank == 0:
+            with Pictures(self.job.data) as pictures:
+                splits = pictures.splits
+        if self.job.val_split not in world.broadcast(splits):
+            return {}
+        plan = Plan(self.plan.ranks, self.mini, self.plan.groups)
+        model = Model(self.network, plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
+        result = evaluate(world, model, self.job.data, self.job.val_split, self.job.reader)
+        if world.rank:
+            return {}
+        self.show(result.table(f'{self.job.val_split} after iteration {self.iteration}'))
+        numbers = result.as_dict()
+        return {name: numbers[name] for name in ('mAP50', 'mAP50_95', 'top1') if numbers.get(name) is not None}
+
+    def save(self):
+        """Checkpoint, Darknet weights and the curve, each whole or not at all."""
+        meta = {'iteration': self.iteration, 'seen': self.seen, 'loader': list(self.state), 'seed': self.job.seed, 'job': self.job.toml(),
+                'plan': self.plan.to_json(), 'cfg': self.job.cfg.read_text()}
+        folder, parameters = self.folder, self.model.parameters
+        save_checkpoint(getattr(folder, 'checkpoint', None), self.world, parameters, meta)
+        save_weights(getattr(folder, 'weights', None), self.world, parameters, self.seen)
+        if self.world.rank == 0 and self.iteration:
+            plot_training(folder.path / 'training.png', folder.path / 'metrics.csv', self.job.cfg.stem)
+        self.world.barrier()
+
+    def summarise(self, seconds):
+        import resource
+        peaks = self.world.gather((self.world.host, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        if self.world.rank or not seconds:
+            return
+        predicted = self.plan.predicted.get('seconds')
+        self.folder.log(f'median {1000 * median(seconds):.1f} ms an iteration'
+                        + (f' (predicted {1000 * predicted * (self.batch // self.mini):.1f})' if predicted else '')
+                        + '; peak memory of ranks ' + ' '.join(f'{peak:.0f}' for _, peak in peaks) + ' MiB')

@@ -1,0 +1,56 @@
+"""The verb `val`: average precision (or accuracy) of weights on a split of a data set."""
+import json
+from pathlib import Path
+
+from . import inference
+from .evaluate import evaluate
+from .files import replacing
+from .job import from_arguments
+from .network import read_network
+from .session import check_classes
+
+
+def add_arguments(parser):
+    inference.add_arguments(parser, ('data', 'batch', 'reader'))
+    parser.add_argument('--split', default='val', metavar='NAME', help='split that is evaluated (default: val)')
+    parser.add_argument('--json', metavar='OUT', help='write the result as JSON')
+    parser.add_argument('--thresh', type=float, default=.005, metavar='R', help='least score of a detection that counts (default: 0.005)')
+    parser.add_argument('--nms', type=float, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
+
+
+def run(args):
+    split, args.split = args.split, None
+    job = from_arguments(args, required=('cfg', 'weights', 'data'))
+    network = read_network(job.cfg)
+    if not network.heads:
+        from .errors import CfgError
+        raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to evaluate')
+    world, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1)))
+    if job.reader == 'all' or world.rank == 0:
+        from .pictures import Pictures
+        with Pictures(job.data) as pictures:
+            check_classes(job.data, pictures.classes, network)
+    progress = Progress() if world.rank == 0 else None
+    result = evaluate(world, model, job.data, split, job.reader, progress, args.thresh, args.nms)
+    if world.rank:
+        return
+    from rich.console import Console
+    Console(width=100).print(result.table(f'{split} of {Path(job.data).name}'))
+    if args.json:
+        record = {**result.as_dict(), 'cfg': str(job.cfg), 'weights': str(job.weights), 'data': str(job.data), 'split': split,
+                  'thresh': args.thresh, 'nms': args.nms}
+        with replacing(Path(args.json)) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + '\n')
+
+
+class Progress:
+    """A line every ten seconds."""
+
+    def __init__(self):
+        import time
+        self.clock, self.told = time.monotonic, time.monotonic()
+
+    def __call__(self, done, total):
+        if self.clock() - self.told > 10:
+            self.told = self.clock()
+            print(f'{done}/{total} pictures', flush=True)
