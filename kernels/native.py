@@ -18,7 +18,8 @@ def _of_any_size(emit, largest, pointers):
 
 _multiply = _of_any_size(micro.emit_multiply, TILE.pixels, (0, 2, 5, 7))
 _outer = _of_any_size(micro.emit_outer, TILE.inputs, (0, 3, 8))
-_peak = instructions(lambda e, count, c: micro.emit_peak(e, 24 if TILE.width == 16 else 12, count, e.pointer(c)))
+PEAK_VECTORS = 24 if TILE.name in ('avx512', 'neon') else 12
+_peak = instructions(lambda e, count, c: micro.emit_peak(e, PEAK_VECTORS, count, e.pointer(c)))
 
 
 @Native

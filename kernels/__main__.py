@@ -1,0 +1,104 @@
+"""python -m mpi_ftp.kernels: benchmark of every convolution of the reference workload (or of the shapes given), as a table
+and a bar chart."""
+import argparse
+import importlib.util
+import os
+import sys
+
+# PyTorch allocates its outputs afresh: without these it would pay page faults for each
+MALLOC = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2 ** 34)}
+
+
+def main():
+    options = parse()
+    torch = not options.no_torch and importlib.util.find_spec('torch') is not None
+    if torch and any(os.environ.get(name) != value for name, value in MALLOC.items()):
+        os.execve(sys.executable, [sys.executable, '-m', __spec__.parent, *sys.argv[1:]], {**os.environ, **MALLOC})
+    from . import bench
+    if options.shape:
+        shapes = [bench.Shape(*(int(x) for x in text.split(',')), n=options.batch) for text in options.shape]
+    else:
+        shapes = [shape for side in options.side for shape in bench.reference(side, options.batch)]
+    rows = convolutions(bench, shapes, options.seconds, torch)
+    if not options.shape:
+        elementwise(bench, options.side, options.seconds, torch)
+    if options.chart:
+        chart(rows, options.chart)
+        print(f'bar chart: {options.chart}')
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog='python -m mpi_ftp.kernels', description=__doc__)
+    parser.add_argument('side', nargs='*', type=int, default=[608, 416], help='sides of the picture (608 416)')
+    parser.add_argument('--shape', action='append', metavar='C,F,K,S,H,W',
+                        help='channels, filters, filter size, stride, rows and columns of the output; may be repeated')
+    parser.add_argument('--batch', type=int, default=1, help='samples (1)')
+    parser.add_argument('--seconds', type=float, default=1.0, help='time for each row (1)')
+    parser.add_argument('--no-torch', action='store_true', help='leave PyTorch out')
+    parser.add_argument('--chart', metavar='FILE.png', help='draw a bar chart')
+    return parser.parse_args()
+
+
+def convolutions(bench, shapes, seconds, torch):
+    """Measure and print a table; returns [(shape, pass, peak, {contestant: GFLOP/s})]."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+    table = Table(title=f'GFLOP/s on one core, {bench.native.TILE.name} (x best PyTorch; % of multiply-add peak)')
+    for head in ('convolution', 'pass', 'peak', 'PyTorch', *bench.kernels.ALGORITHMS):
+        table.add_column(head, justify='left' if head in ('convolution', 'pass') else 'right')
+    rows = []
+    with Live(table, console=Console(width=150), refresh_per_second=2, vertical_overflow='visible'):
+        for shape in shapes:
+            for name, peak, rates in bench.convolution(shape, seconds, torch):
+                rows.append((shape, name, peak, rates))
+                best = max((v for k, v in rates.items() if k.startswith('torch')), default=None)
+                cells = [_cell(rates.get(a), best, peak) for a in bench.kernels.ALGORITHMS]
+                table.add_row(str(shape), name, f'{peak:.0f}', f'{best:.0f}' if best else '-', *cells)
+    return rows
+
+
+def _cell(rate, best, peak):
+    if rate is None:
+        return '-'
+    ratio = f'{rate / best:.2f}x ' if best else ''
+    return f'{rate:.0f} ({ratio}{100 * rate / peak:.0f}%)'
+
+
+def elementwise(bench, sides, seconds, torch):
+    from rich.console import Console
+    from rich.table import Table
+    table = Table(title='milliseconds on one core (x best PyTorch)')
+    for head in ('map', 'kernel', 'PyTorch', 'ours'):
+        table.add_column(head, justify='left' if head in ('map', 'kernel') else 'right')
+    for side in sides:
+        for channels, part in ((32, 1), (64, 2), (128, 4), (256, 8), (512, 16)):
+            for name, times in bench.elementwise(channels, side // part, seconds / 2, torch):
+                best = min((v for k, v in times.items() if k != 'ours'), default=None)
+                ratio = f' ({best / times["ours"]:.2f}x)' if best else ''
+                table.add_row(f'{channels} @{side // part}x{side // part}', name, f'{best:.2f}' if best else '-',
+                              f'{times["ours"]:.2f}{ratio}')
+    Console(width=150).print(table)
+
+
+def chart(rows, path):
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    names = [name for name in ('torch NCHW', 'torch NHWC', 'direct', 'winograd2', 'winograd4')
+             if any(name in rates for *_, rates in rows)]
+    figure, axes = plt.subplots(figsize=(10, 0.22 * len(names) * len(rows) + 1.5), layout='constrained')
+    for i, name in enumerate(names):
+        at = [k + (i - len(names) / 2 + 0.5) * 0.8 / len(names) for k in range(len(rows))]
+        axes.barh(at, [rates.get(name, 0) for *_, rates in rows], 0.8 / len(names), label=name)
+    axes.plot([peak for _, _, peak, _ in rows], range(len(rows)), 'k|', markersize=14, label='multiply-add peak')
+    axes.set_yticks(range(len(rows)), [f'{shape} {name}' for shape, name, *_ in rows], fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel('GFLOP/s of direct convolution, one core')
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == '__main__':
+    main()
