@@ -17,7 +17,7 @@ _HOME = {
     'copies': 'copy_channels add pack unpack',
     'rearrange': 'upsample_forward upsample_backward reorg_forward reorg_backward dropout',
     'layout': 'BLOCK blocks to_blocked from_blocked pack_filters unpack_filters',
-    'choose': 'choose set_winograd ALGORITHMS',
+    'algorithms': 'choose set_winograd ALGORITHMS',
     'threads': 'set_threads get_threads',
     'jit': 'load',
 }
