@@ -20,8 +20,7 @@ def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005
         while (batch := feed.next()) is not None:
             tile, truth, ids, draws, _ = batch
             model.forward(tile)
-            collect = _boxes if detector else _scores
-            rows = collect(world, model, thresh, nms)
+            rows = gather_boxes(world, model, thresh, nms) if detector else gather_scores(world, model)
             if world.rank == 0:
                 for slot in np.flatnonzero(ids >= 0):
                     if detector:
@@ -48,7 +47,7 @@ def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005
     return metrics.evaluate(np.concatenate(found), np.concatenate(truths), classes)
 
 
-def _boxes(world, model, thresh, nms):
+def gather_boxes(world, model, thresh, nms):
     """All ranks' detections of the mini-batch on rank 0, after suppression: rows [sample, cx, cy, w, h, objectness, scores]."""
     rows = [model.losses[index].detections(x, cells, thresh) for index, (cells, x) in model.outputs.items()]
     parts = world.gather(np.concatenate(rows) if rows else None)
@@ -59,7 +58,7 @@ def _boxes(world, model, thresh, nms):
     return boxes.nms(rows[np.lexsort(rows[:, 4::-1].T)], nms)        # an order that does not depend on who found what
 
 
-def _scores(world, model, thresh, nms):
+def gather_scores(world, model):
     """Class probabilities (N, classes) of the mini-batch on rank 0."""
     head = model.network.heads[-1].index
     whole = model.gather(head)

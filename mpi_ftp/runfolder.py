@@ -124,6 +124,16 @@ def terminal():
         return None
 
 
+def show(table, width=100):
+    """Print a rich table, with colours only where somebody watches; returns it as plain text."""
+    from rich.console import Console
+    watched = terminal() is not None
+    Console(width=width, force_terminal=watched, no_color=not watched).print(table)
+    plain = Console(width=width, record=True, file=open(os.devnull, 'w'), force_terminal=False)
+    plain.print(table)
+    return plain.export_text()
+
+
 class Lines:
     """Progress for a batch log: a line every `interval` seconds, the first and the last step."""
     interval = 10.0

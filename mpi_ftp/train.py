@@ -17,7 +17,7 @@ from .network import read_network
 from .plan import Plan
 from .plan_table import plan_table
 from .planning import mini_batch, plan_run
-from .runfolder import open_run
+from .runfolder import open_run, show
 from .session import (Feed, check_classes, load_checkpoint, load_kernels, load_weights, losses_of, save_checkpoint, save_weights)
 
 COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', 'input_seconds', 'sum_seconds', 'iou', 'class', 'objectness', 'any_objectness',
@@ -82,10 +82,7 @@ class Trainer:
 
     def show(self, table):
         """A rich table on the terminal and in the log."""
-        from rich.console import Console
-        console = Console(width=150, record=True)
-        console.print(table)
-        self.folder.note(console.export_text())
+        self.folder.note(show(table, width=140))
 
     def begin(self):
         """Weights to begin with: the checkpoint's, a file's, or random ones. Returns (iteration, pictures seen, place in the data)."""

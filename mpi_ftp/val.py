@@ -7,6 +7,7 @@ from .evaluate import evaluate
 from .files import replacing
 from .job import from_arguments
 from .network import read_network
+from .runfolder import show
 from .session import check_classes
 
 
@@ -34,8 +35,7 @@ def run(args):
     result = evaluate(world, model, job.data, split, job.reader, progress, args.thresh, args.nms)
     if world.rank:
         return
-    from rich.console import Console
-    Console(width=100).print(result.table(f'{split} of {Path(job.data).name}'))
+    show(result.table(f'{split} of {Path(job.data).name}'))
     if args.json:
         record = {**result.as_dict(), 'cfg': str(job.cfg), 'weights': str(job.weights), 'data': str(job.data), 'split': split,
                   'thresh': args.thresh, 'nms': args.nms}

@@ -1,0 +1,122 @@
+"""The verb `detect`: boxes found in pictures (or the likeliest classes), drawn and as JSON."""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from . import boxes, inference
+from .augment import input_tile, letterbox
+from .draw import draw_boxes
+from .errors import CfgError, DataError
+from .evaluate import gather_boxes, gather_scores
+from .files import replacing
+from .job import from_arguments
+from .network import read_network
+from .pictures import Loose, load_picture
+
+SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm'}
+
+
+def add_arguments(parser):
+    inference.add_arguments(parser)
+    parser.add_argument('--names', metavar='F', help='class names, one a line (default: numbers)')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='pictures, or folders of pictures')
+    parser.add_argument('--thresh', type=float, default=.5, metavar='T', help='least score that is shown (default: 0.5)')
+    parser.add_argument('--nms', type=float, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
+    parser.add_argument('--top', type=int, default=5, metavar='N', help='classes shown by a classifier (default: 5)')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the drawn pictures and detections.json')
+
+
+def run(args):
+    images, args.top = listed(args.images), max(1, args.top)
+    job = from_arguments(args, required=('cfg', 'weights'))
+    network = read_network(job.cfg)
+    if not network.heads:
+        raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to detect with')
+    names = inference.read_names(args.names) if args.names else []
+    world, model = inference.start(network, job, 1)
+    find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes
+    out, record = Path(args.out), []
+    if world.rank == 0:
+        out.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        picture = load_picture(image)
+        entry, rows = find(world, model, picture, names, args)
+        if world.rank == 0:
+            record.append({'image': str(image), 'width': picture.shape[1], 'height': picture.shape[0], **entry})
+            if rows is not None:
+                save_picture(out, image, draw_boxes(picture, rows, names or list(map(str, range(1000)))))
+            print(f'{image}: ' + told(entry), flush=True)
+    if world.rank == 0:
+        with replacing(out / 'detections.json') as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + '\n')
+
+
+def listed(paths):
+    """The picture files among paths, folders opened. Raises DataError when one is missing or there is none."""
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise DataError(f'the folder {path} holds no pictures ({" ".join(sorted(SUFFIXES))})')
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f'the picture {path} does not exist')
+    return found
+
+
+def tile_of(model, picture, draw):
+    """This rank's part of the network's input."""
+    _, _, h, w = model.picture.shape
+    tile = np.zeros((1, 1, h, w, 3) if not model.picture.empty else (0, 0, 0, 0, 3), model.dtype)
+    if not model.picture.empty:
+        input_tile(tile[0, 0], Loose([picture]), 0, draw, model.picture, *model.network.shape[1:])
+    return tile
+
+
+def find_boxes(world, model, picture, names, args):
+    """({'detections': …}, rows [class, score, cx, cy, w, h] to draw) on rank 0."""
+    draw = letterbox(picture.shape[:2], model.network.shape[1:])
+    model.forward(tile_of(model, picture, draw))
+    rows = gather_boxes(world, model, args.thresh, args.nms)
+    if world.rank:
+        return None, None
+    rows[:, 1:5] = draw.to_picture(rows[:, 1:5])
+    flat = boxes.flatten(rows)
+    flat[:, 3:] = boxes.clip(flat[:, 3:])
+    h, w = picture.shape[:2]
+    found = [{'class': named(names, int(c)), 'class_id': int(c), 'score': round(float(score), 6),
+              'box': [round(float(v), 2) for v in ((cx - bw / 2) * w, (cy - bh / 2) * h, bw * w, bh * h)]} for _, c, score, cx, cy, bw, bh in flat]
+    return {'detections': found}, flat[:, 1:]
+
+
+def find_classes(world, model, picture, names, args):
+    """({'classes': the likeliest ones}, None) on rank 0."""
+    model.forward(tile_of(model, picture, letterbox(picture.shape[:2], model.network.shape[1:])))
+    scores = gather_scores(world, model)
+    if world.rank:
+        return None, None
+    best = np.argsort(-scores[0], kind='stable')[:args.top]
+    return {'classes': [{'class': named(names, int(c)), 'class_id': int(c), 'score': round(float(scores[0, c]), 6)} for c in best]}, None
+
+
+def named(names, c):
+    return names[c] if c < len(names) else str(c)
+
+
+def told(entry):
+    if 'classes' in entry:
+        return ', '.join(f'{found["class"]} {found["score"]:.3f}' for found in entry['classes'])
+    counts = {}
+    for found in entry['detections']:
+        counts[found['class']] = counts.get(found['class'], 0) + 1
+    return ', '.join(f'{count} {name}' for name, count in sorted(counts.items())) or 'nothing found'
+
+
+def save_picture(out, image, drawn):
+    path = out / f'{image.stem}_detections.png'
+    with replacing(path) as temporary:
+        drawn.save(temporary, format='png')
