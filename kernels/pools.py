@@ -9,6 +9,7 @@ import numpy as np
 
 from . import naive_pools as naive
 from .jit import Native, call, instructions, kernel, row, start
+from .rows import AHEAD
 from .simd import BLOCK, INT
 from .threads import spread
 
@@ -69,9 +70,16 @@ def _emit_windows(e, size, x, x_row, part):
     return best, values
 
 
+def _emit_prefetch(e, size, x, x_row):
+    for i in range(size):
+        for j in range(size):
+            e.prefetch(e.at(x, e.b.mul(x_row, INT(i))), (j + AHEAD) * BLOCK)
+
+
 def emit_forward(size, e, count, y, x, x_row, x_step):
     def pixel(carried):
         y, x = carried
+        _emit_prefetch(e, size, x, x_row)
         for part in range(0, BLOCK, e.width):
             e.store(_emit_windows(e, size, x, x_row, part)[0], y, part)
         return [e.at(y, BLOCK), e.at(x, x_step)]
@@ -81,6 +89,7 @@ def emit_forward(size, e, count, y, x, x_row, x_step):
 def emit_backward(size, add, e, count, dx, dx_row, dx_step, dy, x, x_row, x_step):
     def pixel(carried):
         dx, dy, x = carried
+        _emit_prefetch(e, size, x, x_row)
         for part in range(0, BLOCK, e.width):
             wins = _emit_windows(e, size, x, x_row, part)[1]
             # from the last place backwards: the gradient stops at the first one that beat all before it

@@ -8,6 +8,9 @@ from .naive_elementwise import ACTIVATIONS
 from .simd import BLOCK, INT
 
 
+AHEAD = 32          # pixels
+
+
 def emit_moments(e, count, x, shift, out):
     def terms(part, value):
         gap = e.b.fsub(value, shifts[part])
@@ -60,6 +63,9 @@ def _emit_sums(e, count, rows, out, terms):
     def pixels(n):
         def body(carried):
             pointers, sums = carried[:len(rows)], carried[len(rows):]
+            for pointer in pointers:
+                for u in range(n):
+                    e.prefetch(pointer, (u + AHEAD) * BLOCK)
             for at, (u, part) in enumerate((u, part) for u in range(n) for part in parts):
                 p, q, r = terms(part, *(e.load(pointer, u * BLOCK + part) for pointer in pointers))
                 sums[2 * at] = e.b.fadd(sums[2 * at], p)
