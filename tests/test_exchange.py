@@ -1,0 +1,84 @@
+"""An exchange is linear, so it is tested as such: forward puts every number in its place, backward is the exact transpose."""
+import numpy as np
+import pytest
+
+from mpi_ftp import comm as comm_module
+from mpi_ftp.exchange import Exchange
+from mpi_ftp.region import NOTHING, Layout, Region, balanced
+from mpi_ftp.tile import Tile
+
+SHAPE = (2, 40, 7, 9)
+
+
+def layouts(kind, ranks):
+    """(owned, held) pairs: halos wider than tiles, all-gather, sample cut to rows, all on one rank, uneven with empty tiles."""
+    n, c, h, w = SHAPE
+    rows = Layout.cut(SHAPE, ((0, n), (0, c), balanced(h, ranks), (0, w)), ranks)
+    columns = Layout.cut(SHAPE, ((0, n), (0, c), (0, h), balanced(w, ranks)), ranks)
+    filters = Layout.cut(SHAPE, ((0, n), balanced(c, ranks, 16), (0, h), (0, w)), ranks)
+
+    def grown(layout, by):
+        return Layout(SHAPE, tuple(NOTHING if r.empty else Region(r.lo[:2] + (r.lo[2] - by, r.lo[3] - 1), r.hi[:2] + (r.hi[2] + by, r.hi[3] + 2))
+                                   for r in layout))
+
+    everything = Layout(SHAPE, (Region.whole(SHAPE),) * ranks)
+    uneven = Layout.cut(SHAPE, ((0, n), (0, c), (0,) + (1,) * (ranks - 1) + (h,), (0, w)), ranks)
+    return {'halo': (rows, grown(rows, 1)), 'wide halo': (columns, grown(columns, 4)), 'all-gather': (filters, everything),
+            'turn': (rows, columns), 'to one': (columns, Layout.on_rank(SHAPE, ranks)), 'uneven': (uneven, grown(uneven, 2))}[kind]
+
+
+KINDS = ['halo', 'wide halo', 'all-gather', 'turn', 'to one', 'uneven']
+
+
+def random_tile(region, seed):
+    """Global random numbers, of which a rank keeps its part; padded lanes stay zero."""
+    whole = np.random.default_rng(seed).standard_normal((SHAPE[0], SHAPE[1], SHAPE[2] + 12, SHAPE[3] + 12))
+    tile = Tile.zeros(region, dtype=np.float64)
+    if not region.empty:
+        (n0, c0, y0, x0), (n1, c1, y1, x1) = region.lo, region.hi
+        tile.set_plain(region, whole[n0:n1, c0:c1, y0 + 6:y1 + 6, x0 + 6:x1 + 6])
+    return tile
+
+
+@pytest.mark.mpi(1, 2, 3, 4, 6)
+@pytest.mark.parametrize('kind', KINDS)
+def test_forward_copies_and_pads(kind):
+    comm = comm_module.world()
+    src, dst = layouts(kind, comm.size)
+    exchange = Exchange(comm, src, dst, pad_value=-7.0, dtype=np.float64, tag=1)
+    x, y = random_tile(src[comm.rank], 1), Tile.zeros(dst[comm.rank], dtype=np.float64)
+    exchange.forward(x, y)
+    inside = y.region & Region.whole(SHAPE)
+    want = random_tile(inside, 1)
+    np.testing.assert_array_equal(y[inside], want[inside])
+    for box in y.region.minus(inside):
+        assert (y[box] == -7).all()
+
+
+@pytest.mark.mpi(1, 2, 3, 4, 6)
+@pytest.mark.parametrize('kind', KINDS)
+def test_backward_is_the_transpose(kind):
+    """⟨E x, y⟩ = ⟨x, Eᵀ y⟩ on random data, for the exchange without padding."""
+    comm = comm_module.world()
+    src, dst = layouts(kind, comm.size)
+    exchange = Exchange(comm, src, dst, dtype=np.float64, tag=2)
+    x, dy = random_tile(src[comm.rank], 1), random_tile(dst[comm.rank], 2 + comm.rank)
+    y, dx = Tile.zeros(dst[comm.rank], dtype=np.float64), Tile.zeros(src[comm.rank], dtype=np.float64)
+    exchange.forward(x, y)
+    exchange.backward(dx, dy)
+    sides = comm.sum(np.array([(y.array * dy.array).sum(), (x.array * dx.array).sum()]))
+    assert abs(sides[0] - sides[1]) <= 1e-12 * max(1, abs(sides[0]))
+    exchange.backward(dx, dy, add=True)
+    twice = comm.sum(np.array([(x.array * dx.array).sum()]))[0]
+    assert abs(twice - 2 * sides[1]) <= 1e-12 * max(1, abs(twice))
+
+
+@pytest.mark.mpi(4)
+def test_one_message_per_peer_and_none_where_nothing_moves():
+    comm = comm_module.world()
+    src, dst = layouts('wide halo', comm.size)
+    exchange = Exchange(comm, src, dst, dtype=np.float32, tag=3)
+    peers = [peer for peer, _ in exchange.sends]
+    assert len(peers) == len(set(peers)) and comm.rank not in peers and not exchange.identity
+    same = Exchange(comm, src, src, tag=4)
+    assert same.identity and not same.sends and not same.receives and same.bytes_sent == 0

@@ -1,0 +1,62 @@
+"""Networks from .cfg files: shapes as Darknet computes them, and one sentence for what is wrong."""
+import pytest
+from core import NET, conv, make_network
+
+from mpi_ftp.errors import CfgError
+from mpi_ftp.network import read_network
+
+
+def shapes(tmp_path, text, h=13, w=17):
+    return [layer.out_shape for layer in make_network(tmp_path, text, h, w).layers]
+
+
+def test_shapes_follow_darknets_rules(tmp_path):
+    assert shapes(tmp_path, conv(20, k=3, s=2)) == [(20, 7, 9)]
+    assert shapes(tmp_path, conv(20, k=3, p=0)) == [(20, 11, 15)]
+    assert shapes(tmp_path, conv(20, k=5, s=3, p=0, more='padding=1\n')) == [(20, 4, 5)]
+    assert shapes(tmp_path, conv(8, k=3, more='dilation=2\n')) == [(8, 13, 17)]
+    # a max-pool of size 2 and stride 2 pads one pixel at the end; of stride 1 it keeps the size
+    assert shapes(tmp_path, conv(16) + '[maxpool]\nsize=2\nstride=2\n[maxpool]\nsize=2\nstride=1\n') == [(16, 13, 17), (16, 7, 9), (16, 7, 9)]
+    assert shapes(tmp_path, conv(16) + '[maxpool]\nsize=3\nstride=2\npadding=0\n')[-1] == (16, 6, 8)
+    assert shapes(tmp_path, conv(16) + '[upsample]\nstride=2\n[route]\nlayers=-1\n') == [(16, 13, 17), (16, 26, 34), (16, 26, 34)]
+    assert shapes(tmp_path, conv(16) + conv(24) + '[route]\nlayers=-1,0\n' + '[route]\nlayers=-1\ngroups=2\ngroup_id=1\n')[2:] == [(40, 13, 17), (20, 13, 17)]
+    assert shapes(tmp_path, conv(16) + '[reorg]\nstride=2\n', 14, 18)[-1] == (64, 7, 9)
+    assert shapes(tmp_path, conv(16) + '[avgpool]\n[connected]\noutput=10\nactivation=linear\n[softmax]\n')[1:] == [(16, 1, 1), (10, 1, 1), (10, 1, 1)]
+    assert shapes(tmp_path, '[crop]\ncrop_height=11\ncrop_width=10\n' + conv(16)) == [(3, 11, 10), (16, 11, 10)]
+
+
+def test_tensors_are_in_file_order(tmp_path):
+    network = make_network(tmp_path, conv(20) + conv(6, bn=0, more='groups=2\n') + '[connected]\noutput=7\nbatch_normalize=1\n', 8, 8)
+    assert network.layers[0].tensors == [('bias', (20,)), ('scale', (20,)), ('mean', (20,)), ('variance', (20,)), ('filters', (20, 3, 3, 3))]
+    assert network.layers[1].tensors == [('bias', (6,)), ('filters', (6, 10, 3, 3))]
+    assert network.layers[2].tensors == [('bias', (7,)), ('filters', (7, 384)), ('scale', (7,)), ('mean', (7,)), ('variance', (7,))]
+    assert network.parameters == 20 * 27 + 40 + 6 * 90 + 6 + 7 * 384 + 14
+
+
+@pytest.mark.parametrize('text, said', [
+    ('[detection]\nclasses=3\n', r'line 5.*\[detection\], a kind that mpi_ftp does not train'),
+    (conv(16) + '[local]\nfilters=3\n', r'\[local\], a kind that mpi_ftp does not train'),
+    (conv(16) + '[route]\nlayers=-2\n', 'refers to layer -2'),
+    (conv(16) + '[route]\nlayers=4\n', 'refers to layer 4'),
+    (conv(16) + conv(16, s=2) + '[route]\nlayers=-1,-2\n', 'unlike height or width'),
+    (conv(16) + conv(16, s=2) + '[shortcut]\nfrom=-2\n' + '[shortcut]\nfrom=0\n' + conv(8, k=9, p=0), 'empty output'),
+    (conv(16) + '[reorg]\nstride=2\n', 'does not divide by stride=2'),
+    (conv(16) + '[crop]\ncrop_height=99\ncrop_width=9\n', r'wants 9x99 of a 17x13 input'),
+    (conv(16, more='groups=5\n'), 'do not divide into groups=5'),
+    (conv(16, a='leeky'), 'leaky'),
+    ('[convolution]\nfilters=3\n', 'convolutional'),
+    ('', 'at least one layer'),
+])
+def test_what_is_wrong_is_said_in_one_sentence(text, said, tmp_path):
+    with pytest.raises(CfgError, match=said) as caught:
+        make_network(tmp_path, text, 13, 17)
+    assert 'net.cfg' in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_size_can_be_overridden_and_must_be_there(tmp_path):
+    path = tmp_path / 'net.cfg'
+    path.write_text(NET.format(h=13, w=17, c=3) + conv(16))
+    assert read_network(path, width=8, height=9).layers[0].out_shape == (16, 9, 8)
+    path.write_text('[net]\nheight=4\n' + conv(16))
+    with pytest.raises(CfgError, match='width is missing'):
+        read_network(path)
