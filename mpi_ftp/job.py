@@ -110,6 +110,7 @@ class Job:
     learning_rate: float = key(real(0), 'default: [net] learning_rate')
     momentum: float = key(real(0), 'default: [net] momentum')
     decay: float = key(real(0), 'default: [net] decay')
+    batch_norm: str = key(one_of('live', 'frozen'), 'frozen: use and keep the running statistics that the weights came with', 'live')
     augment: bool = key(SWITCH, 'jitter, flip and colours as [net] and the last layer say', True)
     grid: tuple = key(GRID, 'how the picture is cut among ranks', 'auto')
     groups: tuple = key(GROUPS, 'layers that run without halo exchange between them', 'auto')

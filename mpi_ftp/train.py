@@ -69,7 +69,7 @@ class Trainer:
         folder.write_json('plan.json', self.plan.to_json())
         if world.rank == 0:
             self.show(plan_table(network, self.plan, self.machine))
-        self.model = Model(network, self.plan, world, self.dtype, overlap=job.overlap, losses=self.losses)
+        self.model = Model(network, self.plan, world, self.dtype, frozen=job.batch_norm == 'frozen', overlap=job.overlap, losses=self.losses)
         self.iteration, self.seen, state = self.begin()
         last = network.heads[-1]
         options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else {}, job.augment)
