@@ -2,93 +2,17 @@
 
 The constructor builds every view; forward and backward only walk them.
 """
-from dataclasses import dataclass
-
 import numpy as np
 
 from . import kernels
+from .buffers import with_margin
 from .exchange import Exchange
 from .geometry import gradient_box
 from .layers import norm
 from .network import PICTURE
 from .region import NOTHING, Layout
-from .tape import with_margin
+from .tape import Tape, Use
 from .tile import Tile
-
-
-@dataclass
-class Use:
-    """A layer applied to one box: output view, input views, (box, boxes it reads)."""
-    out: object
-    xs: list
-    boxes: tuple
-
-
-class Tape:
-    """Forward of a group into one set of tiles. `turn` 0 is the step's forward pass, 1 the recomputation."""
-
-    def __init__(self, run, buffers, arena, turn, aliases, lazy):
-        """aliases: {source: Tile} read in place; lazy: skip layers whose result nobody reads in the backward pass."""
-        self.run, self.turn = run, turn
-        self.tiles, self.z, self.uses, self.fills, self.pads = dict(aliases), {}, {}, {}, {}
-        start = run.plan.start
-        for source in buffers.sources:
-            if source not in aliases:
-                self.tiles[source] = buffers.tile(arena, ('in', start, source))
-        self.wanted = buffers.wanted_again if lazy else {index: (True, True) for index in run.layers}
-        for index in run.layers:
-            for tiles, key in ((self.tiles, ('y', index, turn)), (self.z, ('z', index, turn))):
-                if key in buffers.regions:
-                    tiles[index] = buffers.tile(arena, key)
-            self.z.setdefault(index, self.tiles.get(index))
-        for index, k in buffers.copies:
-            self.pads[index, k] = buffers.tile(arena, ('pad', index, k, turn))
-        for index in run.layers:
-            z, y = self.wanted[index]
-            self.uses[index] = [self.use(index, box) for box in run.boxes(index, turn)] if z else []
-            padding = self.tiles[index].region.minus(run.share.computed[index]) if y and index in buffers.pads else []
-            self.fills[index] = [(self.tiles[index][box], buffers.pads[index]) for box in padding]
-
-    def source(self, index, k):
-        """The tile that input k of a layer is read from; None where a recomputation left it out."""
-        return self.pads.get((index, k)) or self.tiles.get(self.run.network.layers[index].inputs[k])
-
-    def use(self, index, box):
-        needs = tuple(self.run.network.layers[index].needs(box))
-        xs = [self.source(index, k)[need] for k, need in enumerate(needs)]
-        return Use(self.z[index][box], xs, (box, needs))
-
-    def compute(self, index, uses):
-        run = self.run
-        layer, state = run.network.layers[index], run.states[index]
-        for (at, k), copy in self.pads.items():
-            if at == index:
-                original = self.tiles[layer.inputs[k]]
-                copy.array[...] = layer.pad_value
-                inside = copy.region & run.model.whole(layer.inputs[k])
-                copy[inside][...] = original[inside]
-        for use in uses:
-            if use.out.size:
-                state.boxes = use.boxes
-                layer.forward(use.out, use.xs, state)
-
-    def finish(self, index, again=False):
-        """Norm and activation where the layer has them, then the padding that readers expect."""
-        run = self.run
-        layer, state = run.network.layers[index], run.states[index]
-        computed = run.share.computed[index]
-        if layer.two_phase:
-            norm.finish(layer, self.tiles[index], self.z[index], computed, run.share.owned[index] & computed, state, again)
-        for view, value in self.fills[index]:
-            view[...] = value
-
-    def forward(self, again=False):
-        for index in self.run.layers:
-            z, y = self.wanted[index]
-            if z and not self.run.network.layers[index].is_head:
-                self.compute(index, self.uses[index])
-            if y or not again:
-                self.finish(index, again)
 
 
 class GroupRun:

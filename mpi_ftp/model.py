@@ -5,13 +5,14 @@ Training is: run the groups forwards, take the loss at the heads, run them backw
 import numpy as np
 
 from . import kernels
+from .buffers import Clock, GroupBuffers, sources_of
 from .exchange import Exchange
 from .group import GroupRun
 from .layers.base import State
+from .layers.convolution import algorithms
 from .memory import Arena
 from .parameters import Parameters
 from .region import Layout, Region
-from .tape import Clock, GroupBuffers, sources_of
 from .tile import BLOCK, Tile
 
 
@@ -184,14 +185,3 @@ class Model:
         whole = Tile.zeros(exchange.dst, BLOCK, self.dtype)
         exchange.forward(self.owned_tile(index), whole)
         return whole.plain() if self.comm.rank == 0 else None
-
-
-def algorithms(layer, dtype):
-    """{pass: kernel options} of a convolution, the same for every tile of the layer so that results do not depend on the grid."""
-    if not layer.tensors or dtype != np.float32:
-        return {}
-    _, h, w = layer.out_shape
-    window = layer.rows.size, layer.columns.size
-    return {pass_: {'algorithm': kernels.choose(pass_, layer.in_shapes[0][0], layer.filters, window, layer.rows.stride, h, w,
-                                                layer.rows.dilation, layer.groups)}
-            for pass_ in ('forward', 'backward_data', 'backward_weights')}

@@ -1,190 +1,79 @@
-"""The tiles of one group on one rank: what forward writes and backward reads, and for how long each must live.
-
-Built before step 0: every view that a step uses exists afterwards, so that running a layer decides nothing.
-"""
+"""The tiles of one group on one rank and the forward pass into them; every view that a step uses is built before step 0."""
 from dataclasses import dataclass
-from functools import cached_property
 
-from .geometry import exported, gradient_box
-from .memory import Buffer
-from .network import PICTURE
-from .region import Region
-from .tile import Tile, storage_shape
+from .layers import norm
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Positions of the events of a step: forward of each layer, again where a group recomputes, backward."""
-    forward: dict
-    again: dict
-    backward: dict
-
-    @staticmethod
-    def of(plan, training):
-        forward, again, backward, now = {}, {}, {}, 0
-        for group in plan.groups:
-            for index in range(group.start, group.stop):
-                forward[index] = now = now + 1
-        for group in reversed(plan.groups if training else ()):
-            for index in range(group.start, group.stop) if group.recompute else ():
-                again[index] = now = now + 1
-            for index in reversed(range(group.start, group.stop)):
-                backward[index] = now = now + 1
-        return Clock(forward, again, backward)
-
-    @property
-    def end_of_forward(self):
-        return max(self.forward.values())
+@dataclass
+class Use:
+    """A layer applied to one box: output view, input views, (box, boxes it reads)."""
+    out: object
+    xs: list
+    boxes: tuple
 
 
-class Needs:
-    """Which layers read their inputs again in the backward pass."""
+class Tape:
+    """Forward of a group into one set of tiles. `turn` 0 is the step's forward pass, 1 the recomputation."""
 
-    @staticmethod
-    def input_again(layer):
-        return bool(layer.tensors) or layer.kind == 'maxpool'
+    def __init__(self, run, buffers, arena, turn, aliases, lazy):
+        """aliases: {source: Tile} read in place; lazy: skip layers whose result nobody reads in the backward pass."""
+        self.run, self.turn = run, turn
+        self.tiles, self.z, self.uses, self.fills, self.pads = dict(aliases), {}, {}, {}, {}
+        start = run.plan.start
+        for source in buffers.sources:
+            if source not in aliases:
+                self.tiles[source] = buffers.tile(arena, ('in', start, source))
+        self.wanted = buffers.wanted_again if lazy else {index: (True, True) for index in run.layers}
+        for index in run.layers:
+            for tiles, key in ((self.tiles, ('y', index, turn)), (self.z, ('z', index, turn))):
+                if key in buffers.regions:
+                    tiles[index] = buffers.tile(arena, key)
+            self.z.setdefault(index, self.tiles.get(index))
+        for index, k in buffers.copies:
+            self.pads[index, k] = buffers.tile(arena, ('pad', index, k, turn))
+        for index in run.layers:
+            z, y = self.wanted[index]
+            self.uses[index] = [self.use(index, box) for box in run.boxes(index, turn)] if z else []
+            padding = self.tiles[index].region.minus(run.share.computed[index]) if y and index in buffers.pads else []
+            self.fills[index] = [(self.tiles[index][box], buffers.pads[index]) for box in padding]
 
-    @staticmethod
-    def z_again(layer):
-        """A linear layer without norm needs no z to differentiate."""
-        return layer.two_phase and (layer.normalize or layer.activation != 'linear')
+    def source(self, index, k):
+        """The tile that input k of a layer is read from; None where a recomputation left it out."""
+        return self.pads.get((index, k)) or self.tiles.get(self.run.network.layers[index].inputs[k])
 
+    def use(self, index, box):
+        needs = tuple(self.run.network.layers[index].needs(box))
+        xs = [self.source(index, k)[need] for k, need in enumerate(needs)]
+        return Use(self.z[index][box], xs, (box, needs))
 
-def sources_of(network, start, stop):
-    """Tensors from outside that layers [start, stop) read, in the order of first reading."""
-    found = []
-    for index in range(start, stop):
-        found += [s for s in network.layers[index].inputs if s < start and s not in found]
-    return found
+    def compute(self, index, uses):
+        run = self.run
+        layer, state = run.network.layers[index], run.states[index]
+        for (at, k), copy in self.pads.items():
+            if at == index:
+                original = self.tiles[layer.inputs[k]]
+                copy.array[...] = layer.pad_value
+                inside = copy.region & run.model.whole(layer.inputs[k])
+                copy[inside][...] = original[inside]
+        for use in uses:
+            if use.out.size:
+                state.boxes = use.boxes
+                layer.forward(use.out, use.xs, state)
 
+    def finish(self, index, again=False):
+        """Norm and activation where the layer has them, then the padding that readers expect."""
+        run = self.run
+        layer, state = run.network.layers[index], run.states[index]
+        computed = run.share.computed[index]
+        if layer.two_phase:
+            norm.finish(layer, self.tiles[index], self.z[index], computed, run.share.owned[index] & computed, state, again)
+        for view, value in self.fills[index]:
+            view[...] = value
 
-def pad_values(network, share, start, stop):
-    """({tensor: pad value of its tile}, [(layer, input number)] that want another value and need a copy)."""
-    values, copies = {}, []
-    for index in range(start, stop):
-        layer = network.layers[index]
-        for k, (source, need) in enumerate(zip(layer.inputs, layer.needs(share.computed[index]))):
-            if need in Region.whole((need.hi[0],) + tuple(network.channels_shape(source))):
-                continue
-            if values.setdefault(source, layer.pad_value) != layer.pad_value:
-                copies.append((index, k))
-    return values, copies
-
-
-class GroupBuffers:
-    """Declares the buffers of one group with their lifetimes, and hands out tiles once the arena is packed."""
-
-    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end):
-        """aliased: sources whose owned tile is read in place; export_end: {layer: last event at which other groups read its tile}."""
-        self.network, self.group, self.share, self.clock = network, group, share, clock
-        self.dtype, self.training, self.aliased, self.export_end = dtype, training, aliased, export_end
-        self.keep = training and not group.recompute
-        self.layers = range(group.start, group.stop)
-        self.sources = sources_of(network, group.start, group.stop)
-        self.pads, self.copies = pad_values(network, share, group.start, group.stop)
-        self.regions = {}
-
-    @cached_property
-    def wanted_again(self):
-        """{layer: (compute z, compute y)} in a recomputation: what nobody reads in the backward pass is left out."""
-        wanted = {}
-        for index in reversed(self.layers):
-            layers = [self.network.layers[r] for r in self.readers(index)]
-            y = any(Needs.input_again(reader) or wanted[reader.index][0] for reader in layers)
-            wanted[index] = (y or Needs.z_again(self.network.layers[index]), y)
-        return wanted
-
-    def readers(self, index):
-        return [r for r in self.network.readers[index] if self.group.start <= r < self.group.stop]
-
-    def nbytes(self, index, region):
-        n, b, h, w, lanes = storage_shape(region, self.network.block(index))
-        return n * b * h * w * lanes * self.dtype.itemsize
-
-    def declare(self):
-        """The list of Buffers."""
-        buffers = []
-
-        def add(key, index, region, first, last):
-            self.regions[key] = (index, region)
-            buffers.append(Buffer(key, self.nbytes(index, region), first, last))
-
-        self._declare_forward(add)
-        if self.training:
-            self._declare_backward(add)
-        return buffers
-
-    def _declare_forward(self, add):
-        f, r, b = self.clock.forward, self.clock.again, self.clock.backward
-        start, share = self.group.start, self.share
-        for source in self.sources:
-            if source not in self.aliased:
-                last = b[start] if self.training else max(f[i] for i in self.readers(source))
-                add(('in', start, source), source, share.held[source], f[start], last)
-        for index in self.layers:
-            layer, readers = self.network.layers[index], self.readers(index)
-            again = [i for i in readers if Needs.input_again(self.network.layers[i])]
-            ends = [f[index], self.export_end.get(index, 0)] + [f[i] for i in readers]
-            add(('y', index, 0), index, share.held[index], f[index], max(ends + [b[i] for i in again if self.keep]))
-            if self.keep and Needs.z_again(layer):
-                add(('z', index, 0), index, share.computed[index], f[index], b[index])
-            if self.training and self.group.recompute:
-                z, y = self.wanted_again[index]
-                if y:
-                    add(('y', index, 1), index, share.held[index], r[index], max([r[index]] + [r[i] for i in readers] + [b[i] for i in again]))
-                if z and Needs.z_again(layer):
-                    add(('z', index, 1), index, share.computed[index], r[index], b[index])
-        for index, k in self.copies:
-            source = self.network.layers[index].inputs[k]
-            add(('pad', index, k, 0), source, share.held[source], f[index], b[index] if self.keep else f[index])
-            if self.training and self.group.recompute:
-                add(('pad', index, k, 1), source, share.held[source], r[index], b[index])
-
-    def _declare_backward(self, add):
-        b, share, network = self.clock.backward, self.share, self.network
-        for index in self.layers:
-            layer = network.layers[index]
-            if layer.is_head:
-                self._declare_inputs(add, index)
-                continue
-            arrivals = [b[i] for i in self.readers(index)] + [self.export_arrival(index)] * exported(network, self.group.start, self.group.stop, index)
-            add(('d', index), index, share.gradient[index], min(arrivals + [b[index]]), b[index])
-            if index in self.group.cuts:
-                add(('cut', index), index, share.owned[index], b[index], b[index])
-            if layer.two_phase:
-                add(('dz', index), index, with_margin(layer, share.differentiated[index]), b[index], b[index])
-            self._declare_inputs(add, index)
-        for source in self.sources:
-            if source != PICTURE:
-                add(('d', self.group.start, source), source, share.gradient[source], min(b[i] for i in self.readers(source)), b[self.group.start])
-
-    def _declare_inputs(self, add, index):
-        """Room for a gradient that is added to one already there."""
-        layer, seen = self.network.layers[index], []
-        for k, source in enumerate(layer.inputs):
-            if source != PICTURE and (source in seen or self.readers(source)[-1] != index or self.read_outside(source)):
-                box = gradient_box(self.network, layer, source, layer.needs(self.share.differentiated[index])[k])
-                add(('add', index, k), source, box, self.clock.backward[index], self.clock.backward[index])
-            seen.append(source)
-
-    def read_outside(self, source):
-        return source >= self.group.start and exported(self.network, self.group.start, self.group.stop, source)
-
-    def export_arrival(self, index):
-        """The first event at which another group brings a gradient."""
-        groups = [r for r in self.network.readers[index] if r >= self.group.stop]
-        return min((self.clock.backward[r] for r in groups), default=self.clock.backward[index])
-
-    def tile(self, arena, key):
-        """The Tile of a declared buffer."""
-        index, region = self.regions[key]
-        return Tile(region, arena.array(key, storage_shape(region, self.network.block(index)), self.dtype))
-
-
-def with_margin(layer, region):
-    """dz with the zeros around it that the gradient kernel wants."""
-    down, right = getattr(layer, 'margin', (0, 0))
-    if region.empty:
-        return region
-    region = region.replace(2, region.lo[2] - down, region.hi[2] + down)
-    return region.replace(3, region.lo[3] - right, region.hi[3] + right)
+    def forward(self, again=False):
+        for index in self.run.layers:
+            z, y = self.wanted[index]
+            if z and not self.run.network.layers[index].is_head:
+                self.compute(index, self.uses[index])
+            if y or not again:
+                self.finish(index, again)

@@ -12,7 +12,7 @@ FLOORS = [set(floor.split()) for floor in (
     'network',
     'geometry memory machine cost plan search',
     'comm exchange',
-    'tape group parameters model',
+    'buffers tape group parameters model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
     'planning plan_table convert_weights session evaluate',
