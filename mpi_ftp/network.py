@@ -5,6 +5,7 @@ from .cfg import read_cfg
 from .errors import CfgError
 from .layers import convolution, pooling, routing, sampling
 from .layers.head import Head
+from .tile import BLOCK
 
 ONE_INPUT = {
     'convolutional': convolution.from_section, 'conv': convolution.from_section,
@@ -27,8 +28,14 @@ class Network:
         self.shape, self.layers, self.net, self.path = tuple(shape), layers, net, path
         self.scales = {PICTURE: Fraction(1)}
         self.readers = {i: [] for i in range(-1, len(layers))}
+        self.blocks = {PICTURE: shape[0] if shape[0] < BLOCK else BLOCK}
         for layer in layers:
             self.scales[layer.index] = layer.scale(self.scales[layer.inputs[0]])
+            self.blocks[layer.index] = self.blocks[layer.inputs[0]] if layer.keeps_block else BLOCK
+            if layer.tensors:
+                layer.block = self.blocks[layer.inputs[0]]
+            if layer.kind == 'shortcut' and {self.blocks[i] for i in layer.inputs} != {BLOCK}:
+                raise CfgError(f'{layer.name} adds to the picture itself: expected a convolutional layer before it')
             for source in layer.inputs:
                 self.readers[source].append(layer.index)
 
@@ -47,9 +54,8 @@ class Network:
         return (batch,) + tuple(self.channels_shape(index))
 
     def block(self, index):
-        """Channels to a storage block of tensor `index`: the picture is stored interleaved."""
-        from .tile import BLOCK
-        return self.shape[0] if index == PICTURE and self.shape[0] < BLOCK else BLOCK
+        """Channels to a storage block of tensor `index`: the picture, and what only moves its pixels, is stored interleaved."""
+        return self.blocks[index]
 
     @property
     def parameters(self):

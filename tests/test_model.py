@@ -146,9 +146,24 @@ def test_float32_loss_after_ten_steps(tmp_path):
     np.testing.assert_allclose(mine, values, rtol=1e-4)
 
 
-def test_finite_differences_through_a_whole_network(tmp_path):
-    """The gradient of the loss along random directions, for every kind of layer at once."""
-    network = make_network(tmp_path, NETWORKS['upsample'].replace('leaky', 'mish'), 20, 24)
+CLASSIFIER = '[crop]\ncrop_height=16\ncrop_width=20\nflip=1\n' + conv(20) + '[avgpool]\n' + '[connected]\noutput=24\nactivation=swish\n' \
+    + '[dropout]\nprobability=.4\n[connected]\noutput=18\nactivation=linear\nbatch_normalize=1\n[softmax]\n'
+NO_POOL = conv(16, s=2) + conv(20) + '[connected]\noutput=30\nactivation=logistic\n[connected]\noutput=18\nactivation=linear\n[softmax]\n'
+
+
+@pytest.mark.mpi(2, 3, 4, 6)
+@pytest.mark.parametrize('text', [CLASSIFIER, NO_POOL], ids=['avgpool', 'connected'])
+def test_classifiers_equal_one_rank(text, tmp_path):
+    comm = comm_module.world()
+    network = make_network(tmp_path, text, 19, 23, name=f'{comm.rank}.cfg')
+    for starts in (per_layer(network), [0]):
+        compare_with_one_rank(network, by_hand(network, comm.size, 5, GRIDS[comm.size], starts), comm)
+
+
+@pytest.mark.parametrize('text', [*NETWORKS.values(), CLASSIFIER, NO_POOL], ids=[*NETWORKS, 'avgpool', 'connected'])
+def test_finite_differences_through_a_whole_network(text, tmp_path):
+    """The gradient of the loss along random directions in every weight tensor."""
+    network = make_network(tmp_path, text.replace('leaky', 'mish').replace('relu', 'swish'), 20, 24)
     plan, alone, h = by_hand(network, 1, 2, (1, 1), [0]), comm_module.Alone(), 1e-6
     _, _, model = run(network, plan, alone, steps=1)
     image = picture(network, 2, model.picture)

@@ -21,6 +21,7 @@ class Layer:
     two_phase = False       # writes z first, then y = finish(z)
     normalize = False       # has batch norm
     is_head = False         # ends in a loss
+    keeps_block = False     # stores its output in blocks of as many channels as its input
     halo_free = True        # needs(region) is `region` along H and W: margins never arise
 
     def __init__(self, index, inputs, in_shapes, out_shape, section=None):

@@ -1,4 +1,6 @@
 """Convolutional and connected layers (a connected layer is a convolution whose filter is as large as its input)."""
+import numpy as np
+
 from .. import kernels
 from ..errors import CfgError
 from ..region import NOTHING, Region
@@ -23,7 +25,7 @@ class Convolution(Layer):
         super().__init__(index, [source], [in_shape], out, section)
         if channels % groups or filters % groups:
             raise CfgError(f'{self.name}: {channels} channels and {filters} filters do not divide into groups={groups}')
-        self.block = channels if source < 0 and channels < BLOCK else BLOCK
+        self.block = BLOCK          # channels to a storage block of the input; the network knows better where that is the picture
 
     @property
     def tensors(self):
@@ -120,3 +122,14 @@ def from_section(index, source, in_shape, section):
 def connected_from_section(index, source, in_shape, section):
     return Connected(index, source, in_shape, section.int('output', 1), section.choice('activation', ACTIVATIONS, 'logistic'),
                      bool(section.int('batch_normalize', 0)), section)
+
+
+def algorithms(layer, dtype):
+    """{pass: kernel options} of a convolution, the same for every tile of the layer so that results do not depend on the grid."""
+    if not layer.tensors or dtype != np.float32:
+        return {}
+    _, h, w = layer.out_shape
+    window = layer.rows.size, layer.columns.size
+    return {pass_: {'algorithm': kernels.choose(pass_, layer.in_shapes[0][0], layer.filters, window, layer.rows.stride, h, w,
+                                                layer.rows.dilation, layer.groups)}
+            for pass_ in ('forward', 'backward_data', 'backward_weights')}

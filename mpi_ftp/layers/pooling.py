@@ -10,6 +10,7 @@ from .window import Window
 class MaxPool(Layer):
     """The largest of each window; ties go to the first in row-major order, on every rank alike."""
     kind = 'maxpool'
+    keeps_block = True
     pad_value = -math.inf
     halo_free = False
 
@@ -43,6 +44,7 @@ class MaxPool(Layer):
 class AveragePool(Layer):
     """The mean of each channel's whole map."""
     kind = 'avgpool'
+    keeps_block = True
     halo_free = False
 
     def __init__(self, index, source, in_shape, section=None):

@@ -158,6 +158,7 @@ def reorg_bounds(c0, c1, y0, y1, x0, x1, channels, height, width, stride):
 class Upsample(Layer):
     """Each pixel repeated `stride` times along H and W."""
     kind = 'upsample'
+    keeps_block = True
     halo_free = False
 
     def __init__(self, index, source, in_shape, stride, section=None):

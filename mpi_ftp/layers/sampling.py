@@ -11,6 +11,7 @@ from .base import Layer
 class Dropout(Layer):
     """Each number survives with 1 - probability and is scaled up; the identity outside training."""
     kind = 'dropout'
+    keeps_block = True
 
     def __init__(self, index, source, in_shape, probability, section=None):
         self.probability = probability
@@ -35,6 +36,7 @@ class Crop(Layer):
     As in Darknet one draw serves the whole mini-batch. The window moves, so `needs` covers every place it can take.
     """
     kind = 'crop'
+    keeps_block = True
     halo_free = False
 
     def __init__(self, index, source, in_shape, height, width, flip, adjust, section=None):
