@@ -181,7 +181,8 @@ class Model:
     def gather(self, index):
         """The whole output of a layer as (N, C, H, W) on rank 0, None elsewhere. Valid after forward where its tile still lives."""
         layout = self.layouts[index]
-        exchange = Exchange(self.comm, layout, Layout.on_rank(layout.shape, self.comm.size), 0.0, BLOCK, self.dtype, self.next_tag())
-        whole = Tile.zeros(exchange.dst, BLOCK, self.dtype)
+        block = self.network.block(index)
+        exchange = Exchange(self.comm, layout, Layout.on_rank(layout.shape, self.comm.size), 0.0, block, self.dtype, self.next_tag())
+        whole = Tile.zeros(exchange.dst, block, self.dtype)
         exchange.forward(self.owned_tile(index), whole)
         return whole.plain() if self.comm.rank == 0 else None
