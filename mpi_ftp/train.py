@@ -7,6 +7,7 @@ import numpy as np
 
 from . import comm, schedule
 from .augment import Options
+from .cfg import ignored, read_cfg
 from .draw import plot_training
 from .errors import CfgError, Diverged
 from .evaluate import evaluate
@@ -22,7 +23,7 @@ from .session import (Feed, check_classes, load_checkpoint, load_kernels, load_w
 
 COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', 'input_seconds', 'sum_seconds', 'iou', 'class', 'objectness', 'any_objectness',
            'recall50', 'recall75', 'mAP50', 'mAP50_95', 'top1')
-STATS = ('iou', 'class', 'objectness', 'any_objectness', 'recall50', 'recall75', 'truths', 'cells')
+STATS = ('iou', 'class', 'objectness', 'any_objectness', 'recall50', 'recall75', 'truths', 'cells', 'dropped')
 
 __all__ = ['add_arguments', 'run']
 
@@ -55,7 +56,7 @@ class Trainer:
 
     def __init__(self, world, job, folder):
         self.world, self.job, self.folder = world, job, folder
-        self.signals, self.dtype = Signals(), np.dtype(job.dtype)
+        self.signals, self.dtype, self.told_dropped = Signals(), np.dtype(job.dtype), False
         self.network = network = read_network(job.cfg)
         if not network.heads:
             raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to train for')
@@ -69,6 +70,9 @@ class Trainer:
         folder.write_json('plan.json', self.plan.to_json())
         if world.rank == 0:
             self.show(plan_table(network, self.plan, self.machine))
+        unused = ignored(read_cfg(job.cfg))
+        if unused:
+            folder.log('without effect here: ' + ', '.join(text.split(': ', 1)[1] for text in dict.fromkeys(unused)))
         self.model = Model(network, self.plan, world, self.dtype, frozen=job.batch_norm == 'frozen', overlap=job.overlap, losses=self.losses)
         self.iteration, self.seen, state = self.begin()
         last = network.heads[-1]
@@ -156,9 +160,16 @@ class Trainer:
         model.parameters.step(rate / self.batch, self.momentum, self.decay * self.batch)
         row = {'iteration': self.iteration, 'loss': float(loss), 'seconds': time.perf_counter() - begun, 'rate': rate,
                'epoch': self.seen / self.feed.samples, 'seen': self.seen, 'input_seconds': waited, 'sum_seconds': summed}
+        self.tell_dropped(sums[-1])
         means = summary(dict(zip(STATS, sums[1:])))
         row.update({name: means[name] for name in COLUMNS if name in means and not np.isnan(means[name])})
         return row
+
+    def tell_dropped(self, count):
+        """Say once that pictures hold more boxes than a head looks at, as in Darknet."""
+        if count and not self.told_dropped:
+            self.told_dropped = True
+            self.folder.log(f'iteration {self.iteration}: {count:.0f} boxes were left out, a head looks at `max` of a picture (30 for [region], 90 for [yolo])')
 
     def blame(self, tile, truths):
         """The first layer whose output is not finite."""
