@@ -21,7 +21,7 @@ from numba.core.serialize import dumps
 from .simd import tile
 
 GENERATORS = 'simd.py', 'micro.py', 'transform.py', 'activations.py', 'jit.py'    # files whose code ends up in other files' kernels
-KEPT_SECONDS = 14 * 86400                                       # a replaced file is deleted when it is older than this
+KEPT_SECONDS = 2 * 86400                                         # a replaced file is deleted when it is older than this
 
 
 class DiskCache(NullCache):

@@ -1,0 +1,85 @@
+"""The disk cache of compiled kernels: loaded when it fits, renewed when a generator changes, shared, never in the source tree."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpi_ftp
+from mpi_ftp import kernels
+
+CODE = '''
+import numpy as np
+from mpi_ftp import kernels
+view = np.arange(96, dtype=np.float32).reshape(1, 1, 2, 3, 16)
+buffer = np.empty(96, np.float32)
+kernels.pack(buffer, view)
+assert (buffer == view.ravel()).all()
+'''
+
+
+@pytest.fixture
+def install(tmp_path):
+    """A copy of the package, and the environment that uses it with a cache of its own."""
+    target = tmp_path / 'site' / 'mpi_ftp'
+    target.mkdir(parents=True)
+    shutil.copy(mpi_ftp.__file__, target)
+    shutil.copytree(Path(kernels.__file__).parent, target / 'kernels', ignore=shutil.ignore_patterns('__pycache__'))
+    environment = {**os.environ, 'PYTHONPATH': str(target.parent), 'MPI_FTP_CACHE': str(tmp_path / 'cache'),
+                   'PYTHONDONTWRITEBYTECODE': '1', 'XDG_CACHE_HOME': str(tmp_path / 'user'), 'TMPDIR': str(tmp_path)}
+    return target, environment, tmp_path
+
+
+def start(environment):
+    return subprocess.Popen([sys.executable, '-c', CODE], env=environment, cwd=environment['TMPDIR'], stderr=subprocess.PIPE, text=True)
+
+
+def finish(*processes):
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+def packs(place):
+    return {path: path.stat().st_mtime_ns for path in place.rglob('copies.pack-float32-*')}
+
+
+def test_cache(install):
+    target, environment, tmp_path = install
+    cache = tmp_path / 'cache'
+    finish(*[start(environment) for _ in range(3)])             # three at once
+    first = packs(cache)
+    assert len(first) == 1
+    finish(start(environment))
+    assert packs(cache) == first                                # loaded, not compiled again
+
+    with open(target / 'kernels' / 'micro.py', 'a') as source:
+        source.write('# changed\n')
+    finish(start(environment))
+    assert len(packs(cache)) == 2                               # a generator of instructions changed
+
+    for path in target.rglob('*'):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    shutil.rmtree(cache)
+    finish(start(environment))
+    assert len(packs(cache)) == 1 and not list(target.rglob('*.nbi'))
+
+
+def test_cache_without_a_writable_choice(install):
+    """The next place is taken when one cannot be a directory."""
+    _, environment, tmp_path = install
+    (tmp_path / 'file').write_text('')
+    environment['MPI_FTP_CACHE'] = str(tmp_path / 'file')
+    finish(start(environment))
+    assert len(packs(tmp_path / 'user' / 'mpi_ftp')) == 1
+    environment['XDG_CACHE_HOME'] = str(tmp_path / 'file')
+    finish(start(environment))
+    assert len(packs(tmp_path / f'mpi_ftp-{os.getuid()}')) == 1
+
+
+def test_load_reports_progress():
+    seen = []
+    kernels.load('float64', lambda done, total: seen.append((done, total)))
+    assert seen and seen[-1][0] == seen[-1][1] == len(seen)
