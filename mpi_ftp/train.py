@@ -57,6 +57,7 @@ class Trainer:
     def __init__(self, world, job, folder):
         self.world, self.job, self.folder = world, job, folder
         self.signals, self.dtype, self.told_dropped = Signals(), np.dtype(job.dtype), False
+        self.stop = False           # asked by a signal on any rank
         self.network = network = read_network(job.cfg)
         if not network.heads:
             raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to train for')
@@ -112,7 +113,7 @@ class Trainer:
         folder.begin_metrics(COLUMNS, self.iteration)
         seconds = []
         with folder.progress(self.total, self.iteration) as progress:
-            while self.iteration < self.total and not self.stopping():
+            while self.iteration < self.total and not self.stop:
                 self.iteration += 1
                 row = self.step()
                 seconds.append(row['seconds'])
@@ -132,10 +133,6 @@ class Trainer:
             folder.log(f'stopped by signal after iteration {self.iteration} of {self.total}; --resume goes on')
             folder.close()
 
-    def stopping(self):
-        """Whether any rank was asked to stop; the same answer on all."""
-        return self.world.maximum(self.signals.asked)
-
     def step(self):
         """One iteration: forward, loss, backward on each piece of the batch; sums over ranks; one step of the optimizer."""
         begun, waited, model = time.perf_counter(), 0.0, self.model
@@ -151,7 +148,9 @@ class Trainer:
                 stats[name] = stats.get(name, 0.0) + number
             model.backward(reduce=piece == pieces - 1)
         asked = time.perf_counter()
-        sums = self.world.sum(np.array([value] + [stats.get(name, 0.0) for name in STATS]))
+        # one sum tells all ranks the loss, its statistics, and whether any of them was asked to stop
+        sums = self.world.sum(np.array([value] + [stats.get(name, 0.0) for name in STATS] + [self.signals.asked]))
+        self.stop = sums[-1] > 0
         model.parameters.wait()
         summed = time.perf_counter() - asked
         loss, rate = sums[0] / self.batch, self.rate(self.iteration)
@@ -160,8 +159,8 @@ class Trainer:
         model.parameters.step(rate / self.batch, self.momentum, self.decay * self.batch)
         row = {'iteration': self.iteration, 'loss': float(loss), 'seconds': time.perf_counter() - begun, 'rate': rate,
                'epoch': self.seen / self.feed.samples, 'seen': self.seen, 'input_seconds': waited, 'sum_seconds': summed}
-        self.tell_dropped(sums[-1])
-        means = summary(dict(zip(STATS, sums[1:])))
+        self.tell_dropped(sums[-2])
+        means = summary(dict(zip(STATS, sums[1:-1])))
         row.update({name: means[name] for name in COLUMNS if name in means and not np.isnan(means[name])})
         return row
 
