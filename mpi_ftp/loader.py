@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .augment import Options, draw, input_tile, shuffled, truths
+from .augment import Options, draw, input_tile, truths
+from .chance import shuffled
 from .errors import DataError
 
 

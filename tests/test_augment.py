@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mpi_ftp.augment import (Chance, Draw, Options, centre_crop, draw, input_tile, letterbox, shuffled, square_crop,
-                             truths)
+from mpi_ftp.augment import Draw, Options, centre_crop, draw, input_tile, letterbox, square_crop, truths
+from mpi_ftp.chance import Chance, shuffled
 from mpi_ftp.errors import CfgError
 from mpi_ftp.kernels.image import distort
 from mpi_ftp.pictures import Loose

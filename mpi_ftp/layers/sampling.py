@@ -1,7 +1,6 @@
 """Layers that draw random numbers in training: dropout and crop. The draw comes from (key, global position), alike on every rank."""
-import numpy as np
-
 from .. import kernels
+from ..chance import Chance
 from ..errors import CfgError
 from ..region import NOTHING
 from ..tile import clear_padded_lanes
@@ -60,9 +59,9 @@ class Crop(Layer):
         out, (need,) = state.boxes
         top, left, mirrored = self.slack[0] // 2, self.slack[1] // 2, False
         if state.training:
-            rng = np.random.default_rng([state.key % (1 << 63), 1])
-            top, left = int(rng.integers(self.slack[0] + 1)), int(rng.integers(self.slack[1] + 1))
-            mirrored = bool(self.flip and rng.integers(2))
+            chance = Chance(state.key)
+            top, left = chance.integer(0, self.slack[0]), chance.integer(0, self.slack[1])
+            mirrored = self.flip and chance.coin()
         rows = x[:, :, top:top + out.shape[2]]
         if not mirrored:
             first = left + out.lo[3] - need.lo[3]
