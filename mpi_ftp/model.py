@@ -4,7 +4,6 @@ Training is: run the groups forwards, take the loss at the heads, run them backw
 """
 import numpy as np
 
-from . import kernels
 from .buffers import Clock, GroupBuffers, sources_of
 from .exchange import Exchange
 from .group import GroupRun
