@@ -153,12 +153,13 @@ def _correlate(multiply, pixels, pair, y, x, stride, filters, b_block, table, ru
                 for h in range(top, min(H, top + rows)):
                     a = address(x) + n * x.strides[0] + h * stride * x.strides[2]
                     c = address(y) + n * y.strides[0] + ob * y.strides[1] + h * y.strides[2]
-                    for piece in range(pieces):
-                        width = size + 1 if piece < longer else size
-                        call(multiply, (width, blocks, a, a_step, address(table) + 8 * t, count, run, b, b_block,
-                                        c, c_step, c_block, 1 if t > 0 else 0))
-                        a += 4 * a_step * width
-                        c += 4 * c_step * width
+                    add = 1 if t > 0 else 0
+                    call(multiply, (size + 1, blocks, longer, a, a_step, address(table) + 8 * t, count, run, b, b_block,
+                                    c, c_step, c_block, add))
+                    a += 4 * a_step * (size + 1) * longer
+                    c += 4 * c_step * (size + 1) * longer
+                    call(multiply, (size, blocks, pieces - longer, a, a_step, address(table) + 8 * t, count, run, b, b_block,
+                                    c, c_step, c_block, add))
 
 
 @kernel('i i i c6 f5 f5 i i i i i', ['float32'])

@@ -12,8 +12,8 @@ from .simd import BLOCK, INT
 UNROLL_OUTER = 2
 
 
-def emit_multiply(e, tile, pixels, blocks, a, step, table, count, run, b, b_block, c, c_step, c_block, add):
-    """One tile of `pixels` x `blocks` (Python ints) vectors of 16.
+def emit_multiply(e, tile, pixels, blocks, tiles, a, step, table, count, run, b, b_block, c, c_step, c_block, add):
+    """A row of `tiles` tiles, each of `pixels` x `blocks` (Python ints) vectors of 16.
 
     a: input at the first pixel; pixels lie `step` apart. table: `count` offsets of runs of `run` inputs. b: (count, run, 16)
     filters of the first block, the second `b_block` further; c likewise, pixels `c_step` apart. add: 0 overwrites c.
@@ -70,12 +70,20 @@ def emit_multiply(e, tile, pixels, blocks, a, step, table, count, run, b, b_bloc
         b0, *sums = state[len(firsts):]
         return [e.b.gep(entries, [INT(1)], source_etype=INT), b0] + sums
 
-    for place in places(e.at(c, e.b.mul(c_step, INT(pixels))))[::len(parts)]:
-        e.prefetch(place, write=True)
-    sums = e.start(add, places(c))
-    sums = e.loop(count, [table, b] + sums, entry)[2:]
-    for place, value in zip(places(e.again(c)), sums):
-        e.store(value, place)
+    def one(carried):
+        """One tile."""
+        nonlocal a
+        a, c = carried
+        right = e.at(c, e.b.mul(c_step, INT(pixels)))
+        for place in places(right)[::len(parts)]:
+            e.prefetch(place, write=True)
+        sums = e.start(add, places(c))
+        sums = e.loop(count, [table, b] + sums, entry)[2:]
+        for place, value in zip(places(e.again(c)), sums):
+            e.store(value, place)
+        return [e.at(a, e.b.mul(step, INT(pixels))), right]
+
+    e.loop(tiles, [a, c], one)
 
 
 def emit_outer(e, tile, inputs, blocks, a, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_block):

@@ -16,15 +16,15 @@ def _of_any_size(emit, largest, pointers):
     return instructions(emit_all)
 
 
-_multiply = _of_any_size(micro.emit_multiply, TILE.pixels, (0, 2, 5, 7))
+_multiply = _of_any_size(micro.emit_multiply, TILE.pixels, (1, 3, 6, 8))
 _outer = _of_any_size(micro.emit_outer, TILE.inputs, (0, 3, 8))
 PEAK_VECTORS = 24 if TILE.name in ('avx512', 'neon') else 12
 _peak = instructions(lambda e, count, c: micro.emit_peak(e, PEAK_VECTORS, count, e.pointer(c)))
 
 
 @Native
-def multiply(pixels, blocks, a, step, table, count, run, b, b_block, c, c_step, c_block, add):
-    _multiply((pixels, blocks, a, step, table, count, run, b, b_block, c, c_step, c_block, add))
+def multiply(pixels, blocks, tiles, a, step, table, count, run, b, b_block, c, c_step, c_block, add):
+    _multiply((pixels, blocks, tiles, a, step, table, count, run, b, b_block, c, c_step, c_block, add))
 
 
 @Native

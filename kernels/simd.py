@@ -31,7 +31,7 @@ TILES = {tile.name: tile for tile in (
     Tile('avx512', 16, 14, 2, 12, 1, cpu='skylake-avx512'),
     Tile('avx2', 8, 6, 1, 6, 4, cpu='haswell'),
     Tile('neon', 4, 6, 1, 4, 4, lanes=True, cpu='cortex-a72', triple='aarch64-unknown-linux-gnu'),
-    Tile('generic', 4, 2, 1, 2, 2, cpu='x86-64'),
+    Tile('generic', 4, 1, 1, 2, 2, cpu='x86-64'),
 )}
 
 

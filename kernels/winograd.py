@@ -236,12 +236,12 @@ def _forward(multiply, pixels, pair, inputs, filters, outputs, m, y, x, w, turne
                 for plane in range(planes):
                     a = address(V) + (plane * v_plane + i0 * T * 16) * 4
                     c = address(M) + plane * m_plane * 4
-                    for k in range(pieces):
-                        width = size + 1 if k < longer else size
-                        call(multiply, (width, blocks, a, 16, address(table), count, 16, u + plane * u_plane * 4,
-                                        u_block, c, 16, T * 16, 1 if i0 > 0 else 0))
-                        a += width * 64
-                        c += width * 64
+                    add = 1 if i0 > 0 else 0
+                    call(multiply, (size + 1, blocks, longer, a, 16, address(table), count, 16, u + plane * u_plane * 4,
+                                    u_block, c, 16, T * 16, add))
+                    done = (size + 1) * longer * 64
+                    call(multiply, (size, blocks, pieces - longer, a + done, 16, address(table), count, 16,
+                                    u + plane * u_plane * 4, u_block, c + done, 16, T * 16, add))
             _gather(outputs, m, y, M, T, t0, t1, TH, TW, ob, ob + blocks, scratch)
 
 
