@@ -1,0 +1,170 @@
+"""The measured constants of a run's hosts and links: what the cost model knows of the world.
+
+`measure` takes a short profile, the same result on every rank; a Machine goes to JSON and back (`--machine FILE`).
+"""
+import os
+from dataclasses import dataclass, replace
+from statistics import median
+
+from .curves import Curve, class_of, find
+from .errors import PlanError
+
+DEFAULT_LINK = 60e-6, 117e6             # seconds, bytes a second: 1 Gbit/s Ethernet, assumed where no second host was there to measure
+
+
+@dataclass(frozen=True)
+class Machine:
+    """curves: times of layers, see curves.py. copy, add: seconds per byte; sgd: seconds per weight; call: seconds of a step's small Python acts.
+
+    host_link, net_link: (seconds, bytes a second) between ranks of one host and of two; sums: ((bytes, seconds), …) over all ranks that
+    measured. hosts: host number of each rank; speeds: seconds of each rank relative to the curves. base: bytes of a process before its
+    model; cores: of a host; threads: of a rank. note: where the figures come from.
+    """
+    curves: tuple
+    copy: float = 5e-11
+    add: float = 5e-11
+    sgd: float = 5e-10
+    call: float = 2e-5
+    host_link: tuple = (2e-6, 5e9)
+    net_link: tuple = DEFAULT_LINK
+    sums: tuple = ()
+    hosts: tuple = (0,)
+    speeds: tuple = (1.0,)
+    base: int = 120 << 20
+    cores: int = 1
+    threads: int = 1
+    note: str = ''
+
+    def curve(self, layer, pass_):
+        """Seconds of a pass of a network's layer against output pixels, or None where the layer has no such pass."""
+        return find(self.curves, class_of(layer), pass_)
+
+    def placed(self, ranks):
+        """This machine with `ranks` ranks: those measured, else one to a host, all alike."""
+        if len(self.hosts) == ranks:
+            return self
+        return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=())
+
+    @property
+    def slowdown(self):
+        """How much slower a rank computes where a host has fewer cores than threads."""
+        most = max(self.hosts.count(host) for host in set(self.hosts))
+        return max(1.0, most * self.threads / self.cores)
+
+    def link(self):
+        """(latency, bytes a second) of the slowest link in use; ranks of one host share its way out."""
+        if len(set(self.hosts)) == 1:
+            return self.host_link
+        most = max(self.hosts.count(host) for host in set(self.hosts))
+        return self.net_link[0], self.net_link[1] / most
+
+    def sum_seconds(self, nbytes, ranks=None):
+        """Seconds to add an array of so many bytes over ranks (default all): measured, else a tree for small and a ring for large ones."""
+        ranks = len(self.hosts) if ranks is None else ranks
+        if ranks <= 1 or not nbytes:
+            return 0.0
+        if self.sums and ranks == len(self.hosts):
+            (x0, y0), (x1, y1) = self.sums[0], self.sums[-1]
+            for (x0, y0), (x1, y1) in zip(self.sums, self.sums[1:]):
+                if nbytes <= x1:
+                    break
+            if nbytes <= x0 or x1 == x0:
+                return y0 * max(1.0, nbytes / x0)
+            return max(0.0, y0 + (y1 - y0) * (nbytes - x0) / (x1 - x0))
+        latency, bandwidth = self.link()
+        tree = 2 * (ranks - 1).bit_length() * (latency + nbytes / bandwidth)
+        ring = 2 * (ranks - 1) * (latency + nbytes / ranks / bandwidth)
+        return min(tree, ring)
+
+    def to_json(self):
+        return {**{name: value for name, value in self.__dict__.items()}, 'curves': [curve.to_json() for curve in self.curves]}
+
+    @staticmethod
+    def from_json(record):
+        unknown = set(record) - set(Machine.__dataclass_fields__)
+        if unknown or 'curves' not in record:
+            raise PlanError(f'a machine file has no key {min(unknown)!r}' if unknown else 'a machine file needs the key curves')
+        tuples = {name: tuple(map(tuple, value)) if name == 'sums' else tuple(value) for name, value in record.items()
+                  if isinstance(value, (list, tuple)) and name != 'curves'}
+        return Machine(**{**record, **tuples, 'curves': tuple(map(Curve.from_json, record['curves']))})
+
+
+def measure(comm, network, seconds=2.0):
+    """The Machine of the ranks at hand, from a profile of about `seconds` seconds; the same on every rank (collective)."""
+    from .layer_times import memory_rates, times
+    from .link_times import link, sums
+    base = resident()
+    here = comm.host_comm()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    threads = kernel_threads()
+    # ranks that share cores are timed one after the other, as many at a time as there are cores: contention for memory is real, for time is not
+    together = max(1, cores // threads)
+    rounds = -(-int(comm.maximum(here.size)) // together)
+    curves, rates = [], {}
+    for turn in range(rounds):
+        comm.barrier()
+        if here.rank // together == turn:
+            curves, rates = times(network, comm.size, seconds / rounds), memory_rates()
+    gathered = comm.gather((comm.host, curves, rates, base))
+    pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
+    links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
+    points = sums(comm) if comm.size > 1 else ()
+    machine = _combine(gathered, links, points, cores, threads) if comm.rank == 0 else None
+    return comm.broadcast(machine)
+
+
+def _pairs(hosts):
+    """A pair of ranks on one host and one on two hosts, where there are such."""
+    found = {'host_link': None, 'net_link': None}
+    for b in range(1, len(hosts)):
+        found['host_link'] = found['host_link'] or next(((a, b) for a in range(b) if hosts[a] == hosts[b]), None)
+        found['net_link'] = found['net_link'] or next(((a, b) for a in range(b) if hosts[a] != hosts[b]), None)
+    return found
+
+
+def _combine(gathered, links, points, cores, threads):
+    """Curves of the median rank; the speed of each rank relative to it."""
+    hosts, curves, rates, bases = zip(*gathered)
+    by_key = [{(c.layer, c.pass_): c for c in rank} for rank in curves]
+    merged = []
+    for key, curve in by_key[0].items():
+        same = [k[key] for k in by_key if key in k and k[key].pixels == curve.pixels]
+        merged.append(Curve(curve.layer, curve.pass_, curve.pixels, tuple(median(s) for s in zip(*(c.seconds for c in same)))))
+    speeds = []
+    for rank in by_key:
+        ratios = [rank[c.layer, c.pass_].seconds[-1] / c.seconds[-1] for c in merged
+                  if (c.layer, c.pass_) in rank and rank[c.layer, c.pass_].pixels == c.pixels]
+        speeds.append(median(ratios) if ratios else 1.0)
+    if len(speeds) > 1 and max(speeds) / min(speeds) < 1.15:           # a difference that is noise
+        speeds = [1.0] * len(speeds)
+    number = {host: i for i, host in enumerate(dict.fromkeys(hosts))}
+    means = {name: median(r[name] for r in rates) for name in rates[0]}
+    return Machine(tuple(merged), **means, **links, sums=points, hosts=tuple(number[h] for h in hosts), speeds=tuple(speeds),
+                   base=max(bases), cores=cores, threads=threads, note=f'measured on {hosts[0]}')
+
+
+def resident():
+    """Bytes of this process's memory in use."""
+    try:
+        with open('/proc/self/statm') as file:
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    except OSError:
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def kernel_threads():
+    from . import kernels
+    return kernels.get_threads()
+
+
+def read_machine(path):
+    """The Machine of a JSON file. Raises PlanError."""
+    import json
+    from pathlib import Path
+    try:
+        return Machine.from_json(json.loads(Path(path).read_text()))
+    except OSError as error:
+        raise PlanError(f'cannot read the machine file {path}: {error.strerror}') from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlanError(f'{path} is not a machine file: {error}') from None
