@@ -25,12 +25,19 @@ KEPT_SECONDS = 2 * 86400                                         # a replaced fi
 
 
 class DiskCache(NullCache):
-    """What numba's dispatchers expect of a cache, for one function compiled for one signature."""
+    """What numba's dispatchers expect of a cache, for one function compiled for one signature.
+
+    Made when the function is defined: a source file that is edited later must not name the code of this process.
+    """
 
     def __init__(self, function, label):
         source = Path(function.__code__.co_filename)
         self.prefix = f'{source.stem}.{function.__qualname__}-{label}-'
-        self.path = directory() / (self.prefix + _hash(source))
+        self.name = self.prefix + _hash(source)
+
+    @property
+    def path(self):
+        return directory() / self.name
 
     def load_overload(self, signature, target_context):
         target_context.refresh()

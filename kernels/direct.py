@@ -154,12 +154,11 @@ def _correlate(multiply, pixels, pair, y, x, stride, filters, b_block, table, ru
                     a = address(x) + n * x.strides[0] + h * stride * x.strides[2]
                     c = address(y) + n * y.strides[0] + ob * y.strides[1] + h * y.strides[2]
                     add = 1 if t > 0 else 0
-                    call(multiply, (size + 1, blocks, longer, a, a_step, address(table) + 8 * t, count, run, b, b_block,
-                                    c, c_step, c_block, add))
-                    a += 4 * a_step * (size + 1) * longer
-                    c += 4 * c_step * (size + 1) * longer
-                    call(multiply, (size, blocks, pieces - longer, a, a_step, address(table) + 8 * t, count, run, b, b_block,
-                                    c, c_step, c_block, add))
+                    for width, tiles in ((size + 1, longer), (size, pieces - longer)):
+                        call(multiply, (width, blocks, tiles, a, a_step, address(table) + 8 * t, count, run, b, b_block,
+                                        c, c_step, c_block, add))
+                        a += 4 * a_step * width * tiles
+                        c += 4 * c_step * width * tiles
 
 
 @kernel('i i i c6 f5 f5 i i i i i', ['float32'])
@@ -184,12 +183,11 @@ def _gather(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last)
                     a = (address(x) + n * x.strides[0] + ib * x.strides[1] + kw * dilation * x.strides[3]
                          + (top * stride + kh * dilation) * x.strides[2])
                     c = address(dw) + ob * dw.strides[0] + ib * dw.strides[1] + kh * dw.strides[2] + kw * dw.strides[3]
-                    for piece in range(pieces):
-                        width = size + 1 if piece < longer else size
-                        call(outer, (width, min(pair, OCB - ob), a, x.strides[2] // 4 * stride, a_step, b,
-                                     dy.strides[2] // 4, dy.strides[1] // 4, count, W, c, dw.strides[0] // 4))
-                        a += 4 * width
-                        c += 64 * width
+                    for width, tiles in ((size + 1, longer), (size, pieces - longer)):
+                        call(outer, (width, min(pair, OCB - ob), tiles, a, width, x.strides[2] // 4 * stride, a_step,
+                                     b, dy.strides[2] // 4, dy.strides[1] // 4, count, W, c, 16 * width, dw.strides[0] // 4, 1))
+                        a += 4 * width * tiles
+                        c += 64 * width * tiles
 
 
 transpose = instructions(lambda e, source, target: emit_transpose(e, e.pointer(source), e.pointer(target)))

@@ -36,6 +36,7 @@ class Kernel:
         self.function, self.words, self.dtypes = function, words, dtypes
         self.__doc__ = function.__doc__
         self.first = next(i for i, word in enumerate(words) if word[0] in 'fc')
+        self.caches = {dtype: DiskCache(function, dtype) for dtype in dtypes}
         self.compiled = {}
 
     def __call__(self, *arguments):
@@ -44,7 +45,7 @@ class Kernel:
 
     def compile(self, dtype):
         dispatcher = njit(nogil=True)(self.function)
-        dispatcher._cache = DiskCache(self.function, dtype)
+        dispatcher._cache = self.caches[dtype]
         dispatcher.compile(signature(types.void, *(_type(word, dtype) for word in self.words)))
         dispatcher.disable_compile()
         self.compiled[dtype] = dispatcher
@@ -66,7 +67,7 @@ class Native:
 
     def __init__(self, function, name=''):
         self.function = function
-        self.label = tile().name + name             # tells apart the functions of one definition
+        self.cache = DiskCache(function, tile().name + name)        # the name tells apart functions of one definition
         self.compiled = {}
         KERNELS.append(self)
 
@@ -76,7 +77,7 @@ class Native:
 
     def compile(self, dtype):
         made = CFunc(self.function, ([types.int64] * self.function.__code__.co_argcount, types.void), {}, {})
-        made._cache = DiskCache(self.function, self.label)
+        made._cache = self.cache
         made.compile()
         self.compiled[dtype] = made
         return made

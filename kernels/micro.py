@@ -1,7 +1,7 @@
 """The two micro-kernels that hold all multiply-adds of the convolutions, sums in registers.
 
 multiply    forward, input gradient, Winograd:   c[m] (+)= sum over t, k of a[table[t] + m * step + k] * b[t, k]
-outer       weight gradient:                     c[i]  += sum over rows, pixels of a[row, pixel + i] * b[row, pixel]
+outer       weight gradient:                     c[i] (+)= sum over rows, pixels of a[row, pixel + i] * b[row, pixel]
 
 where c[m], c[i], b[...] are 16 output channels of one block, or of two blocks at a stride in b and c. Addresses are
 integers, all strides and offsets count floats. Both are compiled once as C functions for every size of tile up to the
@@ -86,11 +86,12 @@ def emit_multiply(e, tile, pixels, blocks, tiles, a, step, table, count, run, b,
     e.loop(tiles, [a, c], one)
 
 
-def emit_outer(e, tile, inputs, blocks, a, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_block):
-    """One tile of `inputs` x `blocks` (Python ints) vectors of 16, summed over `rows` x `pixels` from zero, then added to c.
+def emit_outer(e, tile, inputs, blocks, tiles, a, a_next, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_next, c_block, add):
+    """A row of `tiles` tiles, each of `inputs` x `blocks` (Python ints) vectors of 16, summed over `rows` x `pixels` from zero.
 
-    a: first of `inputs` neighbouring floats at the first pixel; pixels lie `a_step`, rows `a_row` apart. b: (rows, pixels,
-    16), rows `b_row` apart. c: (inputs, 16). The second block lies `b_block`, `c_block` further.
+    a: first of `inputs` neighbouring floats at the first pixel; pixels lie `a_step`, rows `a_row`, tiles `a_next` apart. b:
+    (rows, pixels, 16), rows `b_row` apart, the second block `b_block` further. c: (inputs, 16), tiles `c_next`, the second
+    block `c_block` apart; add: 0 overwrites c, 1 adds to it.
     """
     parts = range(0, BLOCK, e.width)
     outputs = [(i, j, p) for i in range(inputs) for j in range(blocks) for p in parts]
@@ -122,10 +123,19 @@ def emit_outer(e, tile, inputs, blocks, a, a_row, a_step, b, b_row, b_block, row
         sums = e.loop(e.b.srem(pixels, INT(UNROLL_OUTER)), state, pixel(1))[2:]
         return [e.at(a0, a_row), e.at(b0, b_row)] + sums
 
-    sums = e.loop(rows, [a, b] + [e.zero] * len(outputs), row)[2:]
-    for (i, j, p), value in zip(outputs, sums):
-        place = e.at(e.at(c, e.b.mul(c_block, INT(j))), i * BLOCK + p)
-        e.store(e.b.fadd(value, e.load(place)), place)
+    def one(carried):
+        """One tile."""
+        a, c = carried
+        sums = e.loop(rows, [a, b] + [e.zero] * len(outputs), row)[2:]
+        streams = [c, e.at(c, c_block)]
+
+        def store(old):
+            for (i, j, p), value in zip(outputs, sums):
+                e.store(e.b.fadd(value, e.load(streams[j], i * BLOCK + p)) if old else value, streams[j], i * BLOCK + p)
+        e.switch(add, {0: lambda: store(False), 1: lambda: store(True)})
+        return [e.at(a, a_next), e.at(c, c_next)]
+
+    e.loop(tiles, [a, c], one)
 
 
 def emit_peak(e, vectors, count, c):

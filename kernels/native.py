@@ -17,7 +17,7 @@ def _of_any_size(emit, largest, pointers):
 
 
 _multiply = _of_any_size(micro.emit_multiply, TILE.pixels, (1, 3, 6, 8))
-_outer = _of_any_size(micro.emit_outer, TILE.inputs, (0, 3, 8))
+_outer = _of_any_size(micro.emit_outer, TILE.inputs, (1, 5, 10))
 PEAK_VECTORS = 24 if TILE.name in ('avx512', 'neon') else 12
 _peak = instructions(lambda e, count, c: micro.emit_peak(e, PEAK_VECTORS, count, e.pointer(c)))
 
@@ -28,8 +28,8 @@ def multiply(pixels, blocks, tiles, a, step, table, count, run, b, b_block, c, c
 
 
 @Native
-def outer(inputs, blocks, a, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_block):
-    _outer((inputs, blocks, a, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_block))
+def outer(inputs, blocks, tiles, a, a_next, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_next, c_block, add):
+    _outer((inputs, blocks, tiles, a, a_next, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_next, c_block, add))
 
 
 @Native

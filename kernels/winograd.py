@@ -30,9 +30,14 @@ MATRICES = {  # m: B^T, G, A^T
          [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
         [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
 }
-FEW = 400               # up to so many tiles, filters are transformed piece by piece as they are used
-TILES = 56              # tiles worked on together when there are many
-PIECE = 8               # input blocks of such a piece
+WHOLE = 2_000_000       # bytes of U up to which all filters are transformed beforehand ...
+TILES = 56              # ... and so many tiles worked on together; else
+V_BYTES = 8_000_000     # as many as V has room for here,
+PIECE = 32              # and the filters of so many input blocks transformed when they are used
+SUM_TILES = 150         # for the gradient of filters, tiles worked on together,
+ONCE = 400              # or all, up to so many, where the filters
+ONCE_BLOCKS = 256       # have so many blocks: then U is made and used piece by piece
+ONCE_PIECE = 8
 SCRATCH = 36 * 16 + 9 * 256
 
 
@@ -64,8 +69,8 @@ def forward(m, y, x, w, turned=False):
     if not tiles:
         return
     natives = {name: each.address for name, each in TRANSFORMS[m].items()}
-    pair, few = native.TILE.blocks, tiles <= FEW
-    T = min(tiles, 100 if few else TILES)
+    pair, few = native.TILE.blocks, tiles <= TILES or OCB * ICB * planes * 1024 > WHOLE
+    T = _even(tiles, max(TILES, V_BYTES // (planes * ICB * 64)) if few else TILES)
     piece = min(PIECE, ICB) if few else ICB
     table = _offsets(ICB, T)
     if few:
@@ -97,9 +102,9 @@ def backward_weights(m, dw, x, dy):
     if not tiles:
         return
     pair = native.TILE.blocks
-    once = tiles <= 100
-    T = tiles if once else TILES
-    piece = min(4, ICB) if once else ICB
+    once = tiles <= (ONCE if OCB * ICB >= ONCE_BLOCKS else TILES)
+    T = tiles if once else _even(tiles, SUM_TILES)
+    piece = min(ONCE_PIECE, ICB) if once else ICB
 
     def part(first, last):
         ob0, ob1 = first * pair, min(OCB, last * pair)
@@ -111,6 +116,12 @@ def backward_weights(m, dw, x, dy):
                           natives['filter gradients'], m, dw, x, dy, T, piece, int(once), V, Z, U, scratch, ob0, ob1)
 
     spread(-(-OCB // pair), part)
+
+
+def _even(tiles, most):
+    """Tiles of a group when all are cut into as few groups of at most `most` as possible."""
+    groups = -(-tiles // most)
+    return -(-tiles // groups)
 
 
 def odd_lines(floats):
@@ -237,11 +248,11 @@ def _forward(multiply, pixels, pair, inputs, filters, outputs, m, y, x, w, turne
                     a = address(V) + (plane * v_plane + i0 * T * 16) * 4
                     c = address(M) + plane * m_plane * 4
                     add = 1 if i0 > 0 else 0
-                    call(multiply, (size + 1, blocks, longer, a, 16, address(table), count, 16, u + plane * u_plane * 4,
-                                    u_block, c, 16, T * 16, add))
-                    done = (size + 1) * longer * 64
-                    call(multiply, (size, blocks, pieces - longer, a + done, 16, address(table), count, 16,
-                                    u + plane * u_plane * 4, u_block, c + done, 16, T * 16, add))
+                    for width, tiles in ((size + 1, longer), (size, pieces - longer)):
+                        call(multiply, (width, blocks, tiles, a, 16, address(table), count, 16, u + plane * u_plane * 4,
+                                        u_block, c, 16, T * 16, add))
+                        a += width * tiles * 64
+                        c += width * tiles * 64
             _gather(outputs, m, y, M, T, t0, t1, TH, TW, ob, ob + blocks, scratch)
 
 
@@ -256,7 +267,6 @@ def _backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy,
     u_block = piece * 256
     u_plane = _odd_lines((pair if once else ob1 - ob0) * u_block)
     pieces = (16 + limit - 1) // limit
-    U[:] = 0
     for t0 in range(0, N * TH * TW, T):
         t1 = min(N * TH * TW, t0 + T)
         _scatter(inputs, m, m + 2, V, T, x, t0, t1, TH, TW, 0, ICB, scratch)
@@ -268,17 +278,16 @@ def _backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy,
                 u = address(U) + (0 if once else (ob - ob0) * u_block * 4)
                 for plane in range(planes):
                     b = address(Z) + (plane * z_plane + (ob - ob0) * T * 16) * 4
-                    for i in range(count):
-                        a = address(V) + (plane * v_plane + (i0 + i) * T * 16) * 4
-                        c = u + (plane * u_plane + i * 256) * 4
-                        for k in range(pieces):
-                            width = (16 + k) // pieces
-                            call(outer, (width, blocks, a, 0, 16, b, 0, T * 16, 1, t1 - t0, c, u_block))
-                            a += width * 4
-                            c += width * 64
+                    a = address(V) + (plane * v_plane + i0 * T * 16) * 4
+                    c = u + plane * u_plane * 4
+                    for k in range(pieces):
+                        width = (16 + k) // pieces
+                        call(outer, (width, blocks, count, a, T * 16, 0, 16, b, 0, T * 16, 1, t1 - t0, c, 256, u_block,
+                                     1 if t0 > 0 else 0))
+                        a += width * 4
+                        c += width * 64
                 if once:
                     _finish(back, m, dw, u, u_plane, u_block, ob, blocks, i0, count)
-                    U[:] = 0
     if not once:
         for ob in range(ob0, ob1):
             u = address(U) + (ob - ob0) * u_block * 4

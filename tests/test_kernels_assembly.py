@@ -11,7 +11,7 @@ from mpi_ftp.kernels.simd import INT, POINTER, TILES, Emitter
 CPUS = [('avx512', 'skylake-avx512'), ('avx512', 'znver4'), ('avx512', 'znver5'), ('avx512', 'sapphirerapids'),
         ('avx2', 'haswell'), ('avx2', 'znver2'), ('avx2', 'alderlake'),
         ('neon', 'cortex-a53'), ('neon', 'cortex-a72'), ('neon', 'cortex-a76'), ('generic', 'x86-64')]
-ARGUMENTS = {'multiply': 'iPiPiiPiPiii', 'outer': 'PiiPiiiiPi'}     # P: pointer, i: integer
+ARGUMENTS = {'multiply': 'iPiPiiPiPiii', 'outer': 'iPiiiPiiiiPiii'}     # P: pointer, i: integer
 SPILL = re.compile(r'[xyz]mm\d+, -?\d*\(%rsp\)|-?\d*\(%rsp\)[^\n]*, %[xyz]mm|(st|ld)[rp]\s+q\d+.*\[sp')  # d8 ... d15 are saved by convention
 MULTIPLY_ADD = {'avx512': r'vfmadd\d+ps\s.*zmm', 'avx2': r'vfmadd\d+ps\s.*ymm', 'neon': r'fmla\s+v\d+\.4s', 'generic': r'mulps'}
 
