@@ -188,3 +188,25 @@ def with_margin(layer, region):
         return region
     region = region.replace(2, region.lo[2] - down, region.hi[2] + down)
     return region.replace(3, region.lo[3] - right, region.hi[3] + right)
+
+
+def group_buffers(network, plan, layouts, shares, rank, dtype, training):
+    """Every group's GroupBuffers on one rank; a source whose owned layout is what the group holds, on all ranks, is read in place.
+
+    shares: for each group, every rank's Share. The run and the planner's memory predictor both ask here.
+    """
+    clock, ends, found = Clock.of(plan, training), {}, []
+    for group, held in zip(plan.groups, shares):
+        aliased = []
+        for source in sources_of(network, group.start, group.stop):
+            readers = [r for r in network.readers[source] if group.start <= r < group.stop]
+            end = clock.forward[group.start]
+            if source >= 0 and all(s.held[source] == owned for s, owned in zip(held, layouts[source])):
+                aliased.append(source)
+                end = clock.backward[group.start] if training else max(clock.forward[r] for r in readers)
+            ends[source] = max(ends.get(source, 0), end)
+        found.append((group, held[rank], aliased))
+    for layer in network.layers:
+        if not network.readers[layer.index]:
+            ends[layer.index] = clock.end_of_forward
+    return [GroupBuffers(network, group, share, clock, dtype, training, aliased, ends) for group, share, aliased in found]

@@ -90,6 +90,9 @@ class Alone:
     def split(self, colour, key=0):
         return self
 
+    def same_host(self, peer):
+        return True
+
     def host_comm(self):
         return self
 
@@ -112,6 +115,7 @@ class World:
         self.comm, self.mpi = comm, mpi
         self.rank, self.size = comm.rank, comm.size
         self.host = socket.gethostname()
+        self.host_names = comm.allgather(self.host)
         self._on_host = None
 
     @staticmethod
@@ -160,6 +164,10 @@ class World:
         """The ranks that give the same colour (None: no communicator)."""
         comm = self.comm.Split(self.mpi.UNDEFINED if colour is None else colour, key)
         return None if colour is None else World(comm, self.mpi)
+
+    def same_host(self, peer):
+        """Whether a rank runs on this host."""
+        return self.host_names[peer] == self.host
 
     def host_comm(self):
         """The ranks of this host."""

@@ -2,6 +2,8 @@
 
 The constructor builds every view; forward and backward only walk them.
 """
+from dataclasses import dataclass
+
 import numpy as np
 
 from . import kernels
@@ -11,8 +13,35 @@ from .geometry import gradient_box
 from .layers import norm
 from .network import PICTURE
 from .region import NOTHING, Layout
-from .tape import Tape, Use
+from .tape import Tape
 from .tile import Tile
+
+
+@dataclass
+class Target:
+    """Where a layer's gradient of one input goes: into a view, and, where one is there already, from there to `sum`.
+
+    partial: the gradient tile must be zero before, as this layer does not write all of it.
+    """
+    source: int
+    box: object
+    into: object
+    sum: object
+    partial: bool
+    origin: tuple
+
+
+@dataclass
+class Step:
+    """The backward pass of one layer: regions and views."""
+    region: object
+    boxes: tuple
+    xs: list
+    dz: object
+    dz_with_margin: object
+    margins: list
+    unfinish: object
+    targets: list
 
 
 class GroupRun:
@@ -41,8 +70,8 @@ class GroupRun:
     def interior(self, layouts):
         """The part of the first layer that can be computed before halos arrive; NOTHING where nothing travels."""
         first = self.plan.start
-        sources = [s for s in self.network.layers[first].inputs if s in self.exchanges]
-        if self.network.layers[first].is_head or not self.model.overlap or not any(self.exchanges[s].receives for s in sources):
+        awaited = {peer for s in self.network.layers[first].inputs if s in self.exchanges for peer, _ in self.exchanges[s].receives}
+        if self.network.layers[first].is_head or not any(self.model.overlaps(peer) for peer in awaited):
             return NOTHING
         box = self.share.computed[first]
         for axis in (2, 3):
@@ -104,32 +133,39 @@ class GroupRun:
     def _build_backward(self, layouts, shares, arena):
         tile, regions = self.buffers.tile, self.buffers.regions
         self.d = {key[-1]: tile(arena, key) for key in regions if key[0] == 'd'}
-        self.dz, self.cut, self.steps = {}, {}, {}
+        self.cut, self.steps = {}, {}
         self.returns = {source: self.way_back(source, exchange, layouts, shares) for source, exchange in self.exchanges.items()}
         for index in reversed(self.layers):
-            layer, region = self.network.layers[index], self.share.differentiated[index]
             if index in self.plan.cuts:
                 dst = Layout(layouts[index].shape, tuple(s.gradient[index] for s in shares))
                 self.cut[index] = (Exchange(self.model.comm, layouts[index], dst, 0.0, self.network.block(index), self.model.dtype,
                                             self.model.next_tag()), tile(arena, ('cut', index)))
-            if layer.two_phase:
-                self.dz[index] = tile(arena, ('dz', index))
-            needs = layer.needs(region)
-            tiles = [self.back.source(index, k) for k in range(len(needs))]        # None where a recomputation leaves it out
-            use = Use(None, [t and t[need] for t, need in zip(tiles, needs)], (region, tuple(needs)))
-            targets = []
-            for k, source in enumerate(layer.inputs):
-                box = gradient_box(self.network, layer, source, needs[k])
-                if source == PICTURE or box.empty:
-                    targets.append(None)
-                    continue
-                target = self.d[source]
-                adds = ('add', index, k) in regions
-                into = tile(arena, ('add', index, k)).array if adds else target[box]
-                clear = not adds and box != target.region
-                origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
-                targets.append((source, box, into, adds, clear, origin))
-            self.steps[index] = (use, targets)
+            self.steps[index] = self._step(index, arena)
+
+    def _step(self, index, arena):
+        """Everything that the backward pass of one layer touches."""
+        layer, region, state = self.network.layers[index], self.share.differentiated[index], self.states[index]
+        needs = tuple(layer.needs(region))
+        tiles = [self.back.source(index, k) for k in range(len(needs))]        # None where a recomputation leaves it out
+        xs = [t and t[need] for t, need in zip(tiles, needs)]
+        dy = None if layer.is_head else self.cut[index][1] if index in self.cut else self.d[index]
+        dz, unfinish, margins = dy, None, []
+        if layer.two_phase:
+            dz = self.buffers.tile(arena, ('dz', index))
+            margins = [dz[box] for box in dz.region.minus(region)]
+            unfinish = norm.Unfinish(layer, state, dz, dy, self.back.z.get(index), region, self.share.owned[index] & region)
+        targets = []
+        for k, source in enumerate(layer.inputs):
+            box = gradient_box(self.network, layer, source, needs[k])
+            if source == PICTURE or box.empty:
+                targets.append(None)
+                continue
+            adds = ('add', index, k) in self.buffers.regions
+            view = self.d[source][box]
+            into = self.buffers.tile(arena, ('add', index, k)).array if adds else view
+            origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
+            targets.append(Target(source, box, into, view if adds else None, adds or box != self.d[source].region, origin))
+        return Step(region, (region, needs), xs, dz and dz[region], dz and dz[with_margin(layer, region)], margins, unfinish, targets)
 
     def way_back(self, source, exchange, layouts, shares):
         """The exchange that returns gradients: the same one, unless backward cuts left less to return."""
@@ -142,68 +178,49 @@ class GroupRun:
     def backward(self):
         if self.plan.recompute:
             self.back.forward(again=True)
-        model, touched = self.model, set()
+        touched = set()                     # tensors whose gradient tile holds something of this step
         for index in reversed(self.layers):
-            layer, state = self.network.layers[index], self.states[index]
-            use, targets = self.steps[index]
-            region = use.boxes[0]
-            state.boxes = use.boxes
-            dy = self.gradient_of(index, touched) if not layer.is_head else None
-            if layer.two_phase:
-                dz = self.unfinish(index, region, dy)
-            else:
-                dz = dy
-            if not region.empty:
-                self.backward_data(index, layer, state, use, targets, dz, region, touched)
+            layer, state, step = self.network.layers[index], self.states[index], self.steps[index]
+            state.boxes = step.boxes
+            if not layer.is_head:
+                self.complete_gradient(index, touched)
+            if step.unfinish:
+                for margin in step.margins:
+                    margin[...] = 0
+                step.unfinish()
+            if not step.region.empty:
+                self.backward_data(index, layer, state, step, touched)
             if index == self.plan.start:
                 self.send_gradients(touched)
-            if layer.tensors and not region.empty:
-                layer.backward_weights(dz[region], use.xs, state)
+            if layer.tensors and not step.region.empty:
+                layer.backward_weights(step.dz, step.xs, state)
             if index == self.plan.start:
                 self.receive_gradients()
-            model.differentiated(index)
+            self.model.differentiated(index)
 
-    def gradient_of(self, index, touched):
-        """The complete gradient tile of a layer's output."""
-        d = self.d[index]
+    def complete_gradient(self, index, touched):
+        """Bring the gradient of a layer's output together: zero where nobody read it, summed over copies where the pass is cut."""
         if index not in touched and index not in self.model.arrived:
-            d.array[...] = 0
+            self.d[index].array[...] = 0
         self.model.arrived.discard(index)
-        if index not in self.cut:
-            return d
-        exchange, owned = self.cut[index]
-        exchange.backward(owned, d)
-        return owned
+        if index in self.cut:
+            exchange, owned = self.cut[index]
+            exchange.backward(owned, self.d[index])
 
-    def unfinish(self, index, region, dy):
-        """dz with its margin of zeros."""
-        layer, state, dz, z = self.network.layers[index], self.states[index], self.dz[index], self.back.z[index]
-        for box in dz.region.minus(region):
-            dz[box][...] = 0
-        norm.unfinish(layer, dz, dy, z, region, self.share.owned[index] & region, state)
-        return dz
-
-    def backward_data(self, index, layer, state, use, targets, dz, region, touched):
+    def backward_data(self, index, layer, state, step, touched):
+        targets = [t for t in step.targets if t]
         for target in targets:
-            if target:
-                source, box, into, adds, clear, origin = target
-                if (clear or adds) and source not in touched and source not in self.model.arrived:
-                    self.d[source].array[...] = 0
-        dxs = [t and t[2] for t in targets]
+            if target.partial and target.source not in touched and target.source not in self.model.arrived:
+                self.d[target.source].array[...] = 0
         if layer.is_head:
-            seed = self.model.seeds[index]
             for target in targets:
-                if target:
-                    Tile(target[1], target[2]).set_plain(target[1], seed)
-        elif any(dx is not None for dx in dxs):
-            whole = dz[with_margin(layer, region)] if layer.two_phase else dz[region]
-            layer.backward_data(dxs, whole, use.xs, [t and t[5] for t in targets], state)
+                Tile(target.box, target.into).set_plain(target.box, self.model.seeds[index])
+        elif targets:
+            layer.backward_data([t and t.into for t in step.targets], step.dz_with_margin, step.xs, [t and t.origin for t in step.targets], state)
         for target in targets:
-            if target:
-                source, box, into, adds, clear, origin = target
-                if adds:
-                    kernels.add(self.d[source][box], into)
-                touched.add(source)
+            if target.sum is not None:
+                kernels.add(target.sum, target.into)
+            touched.add(target.source)
 
     def send_gradients(self, touched):
         for source, exchange in self.returns.items():

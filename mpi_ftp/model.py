@@ -4,7 +4,7 @@ Training is: run the groups forwards, take the loss at the heads, run them backw
 """
 import numpy as np
 
-from .buffers import Clock, GroupBuffers, sources_of
+from .buffers import group_buffers
 from .exchange import Exchange
 from .group import GroupRun
 from .layers.base import State
@@ -18,7 +18,8 @@ from .tile import BLOCK, Tile
 class Model:
     """One rank's part of a network under a plan.
 
-    training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel.
+    training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel between
+    hosts ('always': within a host too, where parting the work costs more than the wait).
     losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same cuts, to
     share its weights.
     """
@@ -31,12 +32,11 @@ class Model:
         self.tag, self.seeds, self.arrived, self.outputs, self.watched = 0, {}, set(), {}, None
         self.parameters = parameters or self._parameters()
         self.states = {layer.index: self._state(layer, training and not frozen) for layer in network.layers}
-        self.clock = Clock.of(plan, training)
-        buffers = self._buffers()
+        buffers = group_buffers(network, plan, self.layouts, self.shares, comm.rank, self.dtype, training)
         self.arena = Arena([b for group in buffers for b in group.declare()])
         self.groups, self.home = [], {}
-        for group, shares, group_buffers in zip(plan.groups, self.shares, buffers):
-            run = GroupRun(self, group, self.layouts, shares, group_buffers, self.arena)
+        for group, shares, mine in zip(plan.groups, self.shares, buffers):
+            run = GroupRun(self, group, self.layouts, shares, mine, self.arena)
             self.groups.append(run)
             self.home.update({index: run for index in run.layers})
         self.picture = plan.picture_region(network, comm.rank, training)
@@ -80,28 +80,13 @@ class Model:
         return State(present, channels, (-(-(channels[1] - channels[0]) // BLOCK), BLOCK), self.dtype, weights, grads, self.training, live,
                      comm.sum if comm else None, self.plan.batch * shape[1] * shape[2], algorithm=algorithms(layer, self.dtype))
 
-    def _buffers(self):
-        """Every group's buffers; a source whose owned layout is what the group holds, on all ranks, is read in place."""
-        clock, ends, found = self.clock, {}, []
-        for group, shares in zip(self.plan.groups, self.shares):
-            aliased = []
-            for source in sources_of(self.network, group.start, group.stop):
-                readers = [r for r in self.network.readers[source] if group.start <= r < group.stop]
-                end = clock.forward[group.start]
-                if source >= 0 and all(s.held[source] == owned for s, owned in zip(shares, self.layouts[source])):
-                    aliased.append(source)
-                    end = clock.backward[group.start] if self.training else max(clock.forward[r] for r in readers)
-                ends[source] = max(ends.get(source, 0), end)
-            found.append((group, shares[self.comm.rank], aliased))
-        for layer in self.network.layers:
-            if not self.network.readers[layer.index]:
-                ends[layer.index] = clock.end_of_forward
-        return [GroupBuffers(self.network, group, share, clock, self.dtype, self.training, aliased, ends)
-                for group, share, aliased in found]
-
     def next_tag(self):
         self.tag += 1
         return self.tag
+
+    def overlaps(self, peer):
+        """Whether to compute while a message of this rank is under way."""
+        return self.overlap == 'always' or (self.overlap and not self.comm.same_host(peer))
 
     def whole(self, index):
         """The box of tensor `index` over the mini-batch."""

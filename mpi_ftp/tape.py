@@ -18,7 +18,7 @@ class Tape:
     def __init__(self, run, buffers, arena, turn, aliases, lazy):
         """aliases: {source: Tile} read in place; lazy: skip layers whose result nobody reads in the backward pass."""
         self.run, self.turn = run, turn
-        self.tiles, self.z, self.uses, self.fills, self.pads = dict(aliases), {}, {}, {}, {}
+        self.tiles, self.z, self.uses, self.finishes, self.fills, self.pads = dict(aliases), {}, {}, {}, {}, {}
         start = run.plan.start
         for source in buffers.sources:
             if source not in aliases:
@@ -34,7 +34,11 @@ class Tape:
         for index in run.layers:
             z, y = self.wanted[index]
             self.uses[index] = [self.use(index, box) for box in run.boxes(index, turn)] if z else []
-            padding = self.tiles[index].region.minus(run.share.computed[index]) if y and index in buffers.pads else []
+            computed = run.share.computed[index]
+            if y and run.network.layers[index].two_phase:
+                self.finishes[index] = norm.Finish(run.network.layers[index], run.states[index], self.tiles[index], self.z[index], computed,
+                                                   run.share.owned[index] & computed)
+            padding = self.tiles[index].region.minus(computed) if y and index in buffers.pads else []
             self.fills[index] = [(self.tiles[index][box], buffers.pads[index]) for box in padding]
 
     def source(self, index, k):
@@ -62,11 +66,8 @@ class Tape:
 
     def finish(self, index, again=False):
         """Norm and activation where the layer has them, then the padding that readers expect."""
-        run = self.run
-        layer, state = run.network.layers[index], run.states[index]
-        computed = run.share.computed[index]
-        if layer.two_phase:
-            norm.finish(layer, self.tiles[index], self.z[index], computed, run.share.owned[index] & computed, state, again)
+        if index in self.finishes:
+            self.finishes[index](again)
         for view, value in self.fills[index]:
             view[...] = value
 

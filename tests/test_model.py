@@ -96,7 +96,7 @@ def test_overlap_changes_nothing_but_order(tmp_path):
     comm = comm_module.world()
     network = make_network(tmp_path, NETWORKS['tiny-yolo'], 64, 80, name=f'{comm.rank}.cfg')
     plan = by_hand(network, comm.size, 1, (2, 2), per_layer(network))
-    with_overlap, without = (run(network, plan, comm, overlap=o) for o in (True, False))
+    with_overlap, without = (run(network, plan, comm, overlap=o) for o in ('always', False))
     assert any(not g.core.empty for g in with_overlap[2].groups) and all(g.core.empty for g in without[2].groups)
     for key, rows in with_overlap[1].items():
         np.testing.assert_allclose(rows, without[1][key], rtol=1e-11, atol=1e-13)

@@ -7,7 +7,7 @@ whose regions were chosen with that geometry ("valid" windows only), outputs fir
     backward_data(dxs, dz, xs, origins, state)  gradient of the inputs (None: not wanted)
     backward_weights(dz, xs, state)           adds to the gradient of the filters
 
-Where `two_phase`, norm.finish(y from z) follows forward and norm.unfinish(dz from dy) precedes the backward calls; elsewhere z is y.
+Where `two_phase`, norm.Finish (y from z) follows forward and norm.Unfinish (dz from dy) precedes the backward calls; elsewhere z is y.
 A layer knows nothing of ranks: sums over ranks go through `state.reduce`.
 """
 from dataclasses import dataclass, field

@@ -24,34 +24,47 @@ def rows(box, state):
     return slice((box.lo[1] - first) // BLOCK, -(-(box.hi[1] - first) // BLOCK))
 
 
-def finish(layer, y, z, computed, owned, state, again=False):
-    """y = act(norm(z)) on the tiles' box `computed`; `owned`: the pixels this rank counts; `again`: a recomputation, moments are known."""
-    weights = state.weights
-    if not state.present:
-        return
-    if not layer.normalize:
-        set_coefficients(state, bias=weights.get('bias'))
-    elif not state.live:
-        set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'], EPSILON_RUNNING)
-    elif not again:
-        mean, variance = moments(z, owned, state)
-        set_coefficients(state, mean, variance, weights['scale'], weights['bias'])
-        keep_statistics(state, mean, variance)
-    if not computed.empty:
-        saved, part = state.saved, rows(computed, state)
-        kernels.normalize_activate(y[computed], z[computed], saved['scale'][part], saved['shift'][part], layer.activation)
-        if layer.activation == 'logistic':
-            clear_padded_lanes(y[computed], computed.shape[1])
+class Finish:
+    """y = act(norm(z)) on the tiles' box `computed`; `owned`: the pixels this rank counts. Views are taken once."""
+
+    def __init__(self, layer, state, y, z, computed, owned):
+        self.layer, self.state = layer, state
+        self.part = rows(computed, state)
+        self.views = None if computed.empty or not state.present else (y[computed], z[computed])
+        self.owned = None if owned.empty or not state.present else (z[owned], rows(owned, state))
+        self.channels = computed.shape[1]
+
+    def __call__(self, again=False):
+        """again: a recomputation, in which the moments are known."""
+        layer, state, weights = self.layer, self.state, self.state.weights
+        if not state.present:
+            return
+        if not layer.normalize:
+            set_coefficients(state, bias=weights.get('bias'))
+        elif not state.live:
+            set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'], EPSILON_RUNNING)
+        elif not again:
+            mean, variance = moments(self.owned, state)
+            set_coefficients(state, mean, variance, weights['scale'], weights['bias'])
+            keep_statistics(state, mean, variance)
+        if self.views:
+            y, z = self.views
+            kernels.normalize_activate(y, z, state.saved['scale'][self.part], state.saved['shift'][self.part], layer.activation)
+            if layer.activation == 'logistic':
+                clear_padded_lanes(y, self.channels)
 
 
-def moments(z, owned, state):
-    """Mean and biased variance over the whole output, shifted by the running mean so that nothing cancels."""
+def moments(owned, state):
+    """Mean and biased variance over the whole output, shifted by the running mean so that nothing cancels.
+
+    owned: (view, its channel blocks) of the pixels that this rank counts, or None.
+    """
     rolling = state.weights['mean']
     sums = np.zeros((2,) + rolling.shape)
-    if not owned.empty:
-        part = rows(owned, state)
+    if owned:
+        z, part = owned
         mine = np.zeros((2,) + rolling[part].shape)
-        kernels.moments(mine, z[owned], rolling[part])
+        kernels.moments(mine, z, rolling[part])
         sums[:, part] = mine
     state.reduce(sums)
     offset = sums[0] / state.pixels
@@ -79,33 +92,38 @@ def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None, eps
     state.saved.update({name: np.ascontiguousarray(value, state.dtype) for name, value in coefficients.items()})
 
 
-def unfinish(layer, dz, dy, z, region, owned, state):
+class Unfinish:
     """Gradient of z, and of gamma and beta, from that of y, on the tiles' box `region`; `owned`: its part that this rank counts."""
-    if not state.present:
-        return
-    saved, act = state.saved, layer.activation
-    z = dy if z is None else z              # linear without norm: z does not matter and was not kept
-    sums = np.zeros((2,) + state.coefficients)
-    if not region.empty:
-        part = rows(region, state)
-        mine = np.zeros((2,) + saved['scale'][part].shape)
-        kernels.activate_backward_reduce(mine, dy[region], z[region], saved['scale'][part], saved['shift'][part],
-                                         saved['mean'][part], saved['istd'][part], act)
-        sums[:, part] = mine
-    for name, total in (('bias', sums[0]), ('scale', sums[1])):
-        if name in state.grads:
-            state.grads[name] += total
-    b = c = np.zeros(state.coefficients, state.dtype)
-    if layer.normalize and state.live:
-        state.reduce(sums)
-        weight = np.asarray(saved['scale'], np.float64) / state.pixels
-        slope = -weight * sums[1] * saved['istd']
-        b, c = (np.ascontiguousarray(v, state.dtype) for v in (slope, -weight * sums[0] - slope * saved['mean']))
-        parts = [(owned, b, c)] + [(box, 0 * b, 0 * c) for box in region.minus(owned)]
-    else:
-        parts = [(region, b, c)]
-    for box, b, c in parts:
-        if not box.empty:
-            part = rows(box, state)
-            kernels.activate_backward(dz[box], dy[box], z[box], saved['scale'][part], saved['shift'][part],
-                                      saved['scale'][part], b[part], c[part], act)
+
+    def __init__(self, layer, state, dz, dy, z, region, owned):
+        self.layer, self.state = layer, state
+        z = dy if z is None else z              # linear without norm: z does not matter and was not kept
+        self.corrected = layer.normalize and state.live
+        boxes = [(owned, True)] + [(box, False) for box in region.minus(owned)] if self.corrected else [(region, False)]
+        self.parts = [(dz[box], dy[box], z[box], rows(box, state), corrected) for box, corrected in boxes if not box.empty]
+        self.whole = None if region.empty else (dy[region], z[region], rows(region, state))
+        self.zero = np.zeros(state.coefficients, state.dtype)
+
+    def __call__(self):
+        state, act = self.state, self.layer.activation
+        if not state.present:
+            return
+        saved, sums = state.saved, np.zeros((2,) + state.coefficients)
+        if self.whole:
+            dy, z, part = self.whole
+            mine = np.zeros((2,) + saved['scale'][part].shape)
+            kernels.activate_backward_reduce(mine, dy, z, saved['scale'][part], saved['shift'][part], saved['mean'][part],
+                                             saved['istd'][part], act)
+            sums[:, part] = mine
+        for name, total in (('bias', sums[0]), ('scale', sums[1])):
+            if name in state.grads:
+                state.grads[name] += total
+        b = c = self.zero
+        if self.corrected:
+            state.reduce(sums)
+            weight = np.asarray(saved['scale'], np.float64) / state.pixels
+            slope = -weight * sums[1] * saved['istd']
+            b, c = (np.ascontiguousarray(v, state.dtype) for v in (slope, -weight * sums[0] - slope * saved['mean']))
+        for dz, dy, z, part, corrected in self.parts:
+            kernels.activate_backward(dz, dy, z, saved['scale'][part], saved['shift'][part], saved['scale'][part],
+                                      (b if corrected else self.zero)[part], (c if corrected else self.zero)[part], act)
