@@ -93,10 +93,14 @@ class Shortcut(Layer):
     def forward(self, z, xs, state):
         x, other = xs
         z[...] = x
-        if other.size:
-            other = other[:, :, ::self.stride, ::self.stride]
-            blocks = min(z.shape[1], other.shape[1])
-            kernels.add(z[:, :blocks], other[:, :blocks])
+        if not other.size:
+            return
+        if self.stride > 1:
+            other = np.ascontiguousarray(other[:, :, ::self.stride, ::self.stride])       # kernels want whole rows
+        if self.in_shapes[0][0] == self.in_shapes[1][0]:
+            kernels.add(z, other)
+        else:
+            kernels.copy_channels(z, 0, other, 0, state.boxes[1][1].shape[1], add=True)
 
     def backward_data(self, dxs, dz, xs, origins, state):
         dx, dother = dxs
@@ -106,6 +110,7 @@ class Shortcut(Layer):
             dother[...] = 0
             blocks = min(dz.shape[1], dother.shape[1])
             dother[:, :blocks, ::self.stride, ::self.stride] = dz[:, :blocks]
+            clear_padded_lanes(dother, state.boxes[1][1].shape[1])
 
 
 class Reorg(Layer):
