@@ -10,7 +10,7 @@ import numpy as np
 
 from . import native
 from .jit import address, call, instructions, kernel
-from .threads import get_threads, spread, workspace
+from .threads import get_threads, spread, streams, workspace
 from .transform import emit_transpose
 
 PANEL_BYTES = 300_000       # filters of one pass over the inputs: they stay in the second-level cache
@@ -114,11 +114,12 @@ def _table(blocks, rows, columns, block_step, row_step, column_step, B):
 
 def correlate(y, x, stride, filters, b_block, table, run):
     """Every output of y, on all threads; the arguments are those of `_correlate`."""
+    stream = int(streams(y))
     rows = max(4, FORWARD_PIXELS // max(1, y.shape[3]))
     groups, blocks, pair = y.shape[0] * -(-y.shape[2] // rows), y.shape[1], native.TILE.blocks
 
     def part(first, last, ob0, ob1):
-        _correlate(native.multiply.address, native.TILE.pixels, pair, y, x, stride, filters, b_block, table, run, rows,
+        _correlate(native.multiply.address, native.TILE.pixels, pair, stream, y, x, stride, filters, b_block, table, run, rows,
                    first, last, ob0, ob1)
 
     if groups >= 4 * get_threads():
@@ -127,12 +128,12 @@ def correlate(y, x, stride, filters, b_block, table, run):
         spread(-(-blocks // pair), lambda first, last: part(0, groups, first * pair, min(blocks, last * pair)))
 
 
-@kernel('i i i f5 f5 i i i n1 i i i i i i', ['float32'])
-def _correlate(multiply, pixels, pair, y, x, stride, filters, b_block, table, run, rows, first, last, ob0, ob1):
+@kernel('i i i i f5 f5 i i i n1 i i i i i i', ['float32'])
+def _correlate(multiply, pixels, pair, stream, y, x, stride, filters, b_block, table, run, rows, first, last, ob0, ob1):
     """y[n, ob, h, v] = sum over t, k of x[n, 0, h * stride, v * stride] (+ table[t] + k floats) * filters[ob, t, k].
 
     multiply, pixels, pair: micro-kernel, its largest tile in pixels and in blocks. y, x may be strided along all axes but
-    the last. filters: address of (OCB, table.size, run, 16), blocks b_block floats apart. rows: output rows worked on
+    the last. stream: write y past the caches. filters: address of (OCB, table.size, run, 16), blocks b_block floats apart. rows: output rows worked on
     together. Only the row groups first ... last of all samples are computed, and of them the blocks ob0 ... ob1.
     """
     H, W = y.shape[2], y.shape[3]
@@ -153,7 +154,7 @@ def _correlate(multiply, pixels, pair, y, x, stride, filters, b_block, table, ru
                 for h in range(top, min(H, top + rows)):
                     a = address(x) + n * x.strides[0] + h * stride * x.strides[2]
                     c = address(y) + n * y.strides[0] + ob * y.strides[1] + h * y.strides[2]
-                    add = 1 if t > 0 else 0
+                    add = 1 if t > 0 else 2 if stream and count == table.size else 0
                     for width, tiles in ((size + 1, longer), (size, pieces - longer)):
                         call(multiply, (width, blocks, tiles, a, a_step, address(table) + 8 * t, count, run, b, b_block,
                                         c, c_step, c_block, add))

@@ -16,7 +16,8 @@ def emit_multiply(e, tile, pixels, blocks, tiles, a, step, table, count, run, b,
     """A row of `tiles` tiles, each of `pixels` x `blocks` (Python ints) vectors of 16.
 
     a: input at the first pixel; pixels lie `step` apart. table: `count` offsets of runs of `run` inputs. b: (count, run, 16)
-    filters of the first block, the second `b_block` further; c likewise, pixels `c_step` apart. add: 0 overwrites c.
+    filters of the first block, the second `b_block` further; c likewise, pixels `c_step` apart. add: 0 overwrites c, 1 adds to it,
+    2 overwrites it past the caches (c and its strides must be multiples of 64 bytes).
     """
     parts = range(0, BLOCK, e.width)
     outputs = [(m, j, p) for m in range(pixels) for j in range(blocks) for p in parts]
@@ -75,12 +76,18 @@ def emit_multiply(e, tile, pixels, blocks, tiles, a, step, table, count, run, b,
         nonlocal a
         a, c = carried
         right = e.at(c, e.b.mul(c_step, INT(pixels)))
-        for place in places(right)[::len(parts)]:
-            e.prefetch(place, write=True)
-        sums = e.start(add, places(c))
+
+        def prefetch():
+            for place in places(e.again(right))[::len(parts)]:
+                e.prefetch(place, write=True)
+        e.switch(add, {0: prefetch, 1: prefetch})
+        sums = e.start(e.b.and_(add, INT(1)), places(c))
         sums = e.loop(count, [table, b] + sums, entry)[2:]
-        for place, value in zip(places(e.again(c)), sums):
-            e.store(value, place)
+
+        def store(stream):
+            for place, value in zip(places(e.again(c)), sums):
+                e.store(value, place, stream=stream)
+        e.switch(add, {0: lambda: store(False), 1: lambda: store(False), 2: lambda: store(True)})
         return [e.at(a, e.b.mul(step, INT(pixels))), right]
 
     e.loop(tiles, [a, c], one)

@@ -82,8 +82,11 @@ class Emitter:
         kind = ir.VectorType(FLOAT, width) if width else self.vector
         return self.b.load(self.at(pointer, offset), typ=kind, align=4)
 
-    def store(self, value, pointer, offset=0):
-        self.b.store(value, self.at(pointer, offset), align=4)
+    def store(self, value, pointer, offset=0, stream=False):
+        """With `stream` past the caches: the address must be a multiple of the vector's size."""
+        stored = self.b.store(value, self.at(pointer, offset), align=4 * self.width if stream else 4)
+        if stream:
+            stored.set_metadata('nontemporal', self.b.module.add_metadata([INT32(1)]))
 
     def broadcast(self, pointer, offset=0):
         """One float from memory in every lane."""

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-LINE = 16           # floats of a cache line
+LINE = 16                       # floats of a cache line
+STREAM_BYTES = 16_000_000
 
 _pool, _count = None, 1
 _local = threading.local()
@@ -39,6 +40,11 @@ def spread(units, work):
     finally:
         for other in others:
             other.result()
+
+
+def streams(y):
+    """Whether y, about to be overwritten in full, is better written past the caches: it is larger than they are."""
+    return y.nbytes >= STREAM_BYTES and y.ctypes.data % (4 * LINE) == 0 and y.strides[3] == 4 * LINE
 
 
 def workspace(role, *sizes):

@@ -23,9 +23,10 @@ def _interleave(n, half):
     return ir.Constant(ir.VectorType(INT32, n), [k for i in range(first, first + n // 2) for k in (i, n + i)])
 
 
-def emit_tiles(e, matrix, add, count, source, s_row, s_column, s_next, target, t_row, t_column, t_next):
-    """`count` times target (+)= matrix @ source @ matrix.T, where an entry of source and target is 16 neighbouring floats.
+def emit_tiles(e, matrix, how, count, source, s_row, s_column, s_next, target, t_row, t_column, t_next):
+    """`count` times target = matrix @ source @ matrix.T, where an entry of source and target is 16 neighbouring floats.
 
+    how: 'store', 'add' to the target, or 'stream' to it past the caches.
     Entry (i, j) lies i * s_row + j * s_column floats on, the next tile s_next.
     """
     outputs, inputs = matrix.shape
@@ -41,7 +42,7 @@ def emit_tiles(e, matrix, add, count, source, s_row, s_column, s_next, target, t
                 row = e.at(e.at(target, part), e.b.mul(t_row, INT(i)))
                 for j, value in enumerate(emit_product(e, matrix, [column[i] for column in half])):
                     place = e.at(row, e.b.mul(t_column, INT(j)))
-                    e.store(e.b.fadd(value, e.load(place)) if add else value, place)
+                    e.store(e.b.fadd(value, e.load(place)) if how == 'add' else value, place, stream=how == 'stream')
         return [e.at(source, s_next), e.at(target, t_next)]
 
     e.loop(count, [source, target], one)

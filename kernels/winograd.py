@@ -17,7 +17,7 @@ import numpy as np
 from . import native
 from .direct import transpose
 from .jit import Native, address, call, inline, instructions, kernel
-from .threads import LINE, get_threads, spread, workspace
+from .threads import LINE, get_threads, spread, streams, workspace
 from .transform import emit_tiles
 
 MATRICES = {  # m: B^T, G, A^T
@@ -41,10 +41,10 @@ ONCE_PIECE = 8
 SCRATCH = 36 * 16 + 9 * 256
 
 
-def _transform(name, matrix, add=False):
+def _transform(name, matrix, how='store'):
     matrix = np.array(matrix, float)
     run = instructions(lambda e, count, source, a, b, c, target, *steps:
-                       emit_tiles(e, matrix, add, count, e.pointer(source), a, b, c, e.pointer(target), *steps))
+                       emit_tiles(e, matrix, how, count, e.pointer(source), a, b, c, e.pointer(target), *steps))
 
     def transform(count, source, s_row, s_column, s_next, target, t_row, t_column, t_next):
         run((count, source, s_row, s_column, s_next, target, t_row, t_column, t_next))
@@ -55,8 +55,9 @@ TRANSFORMS = {m: {
     'inputs': _transform(f'-inputs{m}', BT),
     'filters': _transform(f'-filters{m}', G),
     'outputs': _transform(f'-outputs{m}', AT),
+    'streamed outputs': _transform(f'-streamed-outputs{m}', AT, 'stream'),
     'gradients': _transform(f'-gradients{m}', np.transpose(AT)),
-    'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), add=True),
+    'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), 'add'),
 } for m, (BT, G, AT) in MATRICES.items()}
 
 
@@ -84,7 +85,7 @@ def forward(m, y, x, w, turned=False):
         sizes = [planes * odd_lines(size) for size in (ICB * T * 16, pair * T * 16, few * pair * piece * 256)]
         V, M, U, scratch = workspace('own', *sizes, SCRATCH)
         _forward(native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'],
-                 natives['outputs'], m, y, x, w, int(turned), filters, plane, T, piece, table, V, M, U, scratch,
+                 natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs'], m, y, x, w, int(turned), filters, plane, T, piece, table, V, M, U, scratch,
                  first, last, ob0, ob1)
 
     groups = -(-tiles // T)
@@ -196,8 +197,9 @@ def _scatter(transform, m, size, V, T, x, first, last, TH, TW, b0, b1, scratch):
 
 
 @inline
-def _gather(transform, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
-    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y."""
+def _gather(transform, whole, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
+    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y; by `whole` where no pixel of
+    the tile lies past y."""
     H, W = y.shape[2], y.shape[3]
     plane = _odd_lines((b1 - b0) * T * 16)
     row, column = y.strides[2] // 4, y.strides[3] // 4
@@ -207,7 +209,7 @@ def _gather(transform, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
         while t < last:
             n, h, v, count, inside = _run(t, last, TH, TW, m, m, H, W)
             target = address(y) + n * y.strides[0] + b * y.strides[1] + h * y.strides[2] + v * y.strides[3]
-            call(transform, (inside, source, (m + 2) * plane, plane, 16, target, row, column, m * column))
+            call(whole, (inside, source, (m + 2) * plane, plane, 16, target, row, column, m * column))
             for k in range(inside, count):
                 call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0))
                 for i in range(min(m, H - h)):
@@ -218,8 +220,8 @@ def _gather(transform, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
             t += count
 
 
-@kernel('i i i i i i i f5 f5 c6 i c1 i i i n1 c1 c1 c1 c1 i i i i', ['float32'])
-def _forward(multiply, pixels, pair, inputs, filters, outputs, m, y, x, w, turned, whole, whole_plane, T, piece, table,
+@kernel('i i i i i i i i f5 f5 c6 i c1 i i i n1 c1 c1 c1 c1 i i i i', ['float32'])
+def _forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, y, x, w, turned, whole, whole_plane, T, piece, table,
              V, M, U, scratch, first, last, ob0, ob1):
     """Groups first ... last of T tiles of output blocks ob0 ... ob1. whole: U of all filters; without (whole_plane 0) the
     filters of `piece` input blocks are transformed at a time."""
@@ -253,7 +255,7 @@ def _forward(multiply, pixels, pair, inputs, filters, outputs, m, y, x, w, turne
                                         u_block, c, 16, T * 16, add))
                         a += width * tiles * 64
                         c += width * tiles * 64
-            _gather(outputs, m, y, M, T, t0, t1, TH, TW, ob, ob + blocks, scratch)
+            _gather(outputs, whole_outputs, m, y, M, T, t0, t1, TH, TW, ob, ob + blocks, scratch)
 
 
 @kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i', ['float32'])
