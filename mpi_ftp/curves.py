@@ -12,6 +12,7 @@ import numpy as np
 from .tile import BLOCK
 
 PASSES = 'forward', 'finish', 'unfinish', 'backward_data', 'backward_weights'
+NARROW = 4                                                          # columns that cost as much as fewer
 CONVOLUTION = 'forward', 'backward_data', 'backward_weights'        # passes that are arithmetic where a layer has filters
 
 
@@ -32,6 +33,13 @@ class Class:
     @property
     def filters(self):
         return self.kind in ('convolutional', 'connected')
+
+    def pixels(self, rows, columns):
+        """Output pixels of a tile as a kernel sees them: Winograd fills up its tiles, narrow columns leave vector registers empty."""
+        if self.algorithm.startswith('winograd'):
+            m = int(self.algorithm[-1])
+            return -(-rows // m) * m * (-(-columns // m) * m)
+        return rows * np.maximum(columns, NARROW * (np.asarray(columns) > 0)) if self.filters else rows * columns
 
     def weight(self, pass_):
         """Relative cost of an output pixel: multiplications, or channels moved."""

@@ -43,10 +43,10 @@ def times(network, ranks=1, seconds=2.0):
                 break
             if time.perf_counter() > deadline + seconds:
                 break
-            bench = Bench(layer)
+            bench = Bench(network, layer)
             for size in sample_sizes(layer, ranks):
                 for pass_, took in bench.run(*size).items():
-                    key = kind, pass_, size[0] * size[1]
+                    key = kind, pass_, kind.pixels(*size)
                     found[key] = min(took, found.get(key, took))
     curves = {}
     for (kind, pass_, pixels), took in sorted(found.items(), key=lambda item: item[0][2]):
@@ -57,8 +57,8 @@ def times(network, ranks=1, seconds=2.0):
 class Bench:
     """One layer with random weights, to run any tile of."""
 
-    def __init__(self, layer):
-        self.layer = layer
+    def __init__(self, network, layer):
+        self.network, self.layer = network, layer
         rng = np.random.default_rng(1)
         self.fill = rng.standard_normal(4096).astype(np.float32)
         weights, grads, filters = {}, {}, layer.out_shape[0]
@@ -85,20 +85,20 @@ class Bench:
         layer, state = self.layer, self.state
         box = Region((0, 0, 0, 0), (1, layer.out_shape[0], rows, columns))
         needs = layer.needs(box)
-        blocks = [layer.block if hasattr(layer, 'block') else shape[0] if source < 0 and shape[0] < BLOCK else BLOCK
-                  for source, shape in zip(layer.inputs, layer.in_shapes)]
+        blocks = [self.network.block(source) for source in layer.inputs]
         xs = [self.tile(need, block).array for need, block in zip(needs, blocks)]
-        z, state.boxes, state.pixels = self.tile(box), (box, tuple(needs)), rows * columns
+        out = self.network.block(layer.index)
+        z, state.boxes, state.pixels = self.tile(box, out), (box, tuple(needs)), rows * columns
         took = {'forward': seconds(layer.forward, z.array, xs, state)}
         dz = z
         if layer.two_phase:
-            y, dy = self.tile(box), self.tile(box)
-            took['finish'] = seconds(norm.finish, layer, y, z, box, box, state)
+            y, dy = self.tile(box, out), self.tile(box, out)
+            took['finish'] = seconds(norm.Finish(layer, state, y, z, box, box))
             down, right = getattr(layer, 'margin', (0, 0))
             framed = Region((0, 0, -down, -right), (1, layer.out_shape[0], rows + down, columns + right))
-            dz = self.tile(framed)
-            took['unfinish'] = seconds(norm.unfinish, layer, dz, dy, z, box, box, state)
-        if layer.inputs[0] >= 0:
+            dz = self.tile(framed, out)
+            took['unfinish'] = seconds(norm.Unfinish(layer, state, dz, dy, z, box, box))
+        if any(source >= 0 for source in layer.inputs):
             dxs = [np.zeros_like(x) for x in xs]
             took['backward_data'] = seconds(layer.backward_data, dxs, dz.array, xs, [(0, 0)] * len(xs), state)
         if layer.tensors:

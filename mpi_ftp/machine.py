@@ -14,7 +14,7 @@ DEFAULT_LINK = 60e-6, 117e6             # seconds, bytes a second: 1 Gbit/s Ethe
 
 @dataclass(frozen=True)
 class Machine:
-    """curves: times of layers, see curves.py. copy, add: seconds per byte; sgd: seconds per weight; call: seconds of a step's small Python acts.
+    """curves: times of layers, see curves.py. copy, add: seconds per byte; sgd: seconds per weight; call: seconds of a step's small Python acts; head: seconds of a loss per cell.
 
     host_link, net_link: (seconds, bytes a second) between ranks of one host and of two; sums: ((bytes, seconds), …) over all ranks that
     measured. hosts: host number of each rank; speeds: seconds of each rank relative to the curves. base: bytes of a process before its
@@ -25,6 +25,7 @@ class Machine:
     add: float = 5e-11
     sgd: float = 5e-10
     call: float = 2e-5
+    head: float = 2e-6
     host_link: tuple = (2e-6, 5e9)
     net_link: tuple = DEFAULT_LINK
     sums: tuple = ()

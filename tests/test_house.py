@@ -10,9 +10,9 @@ FLOORS = [set(floor.split()) for floor in (
     'tile',
     'cfg layers',
     'network',
-    'geometry memory machine cost plan search',
+    'geometry memory curves buffers parameters layer_times link_times machine extents cost plan footprint search',
     'comm exchange',
-    'buffers tape group parameters model',
+    'tape group model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
     'planning plan_table convert_weights session evaluate inference',
