@@ -9,7 +9,7 @@ from . import naive_elementwise as naive
 from .jit import address, call, kernel, start
 from .naive_elementwise import ACTIVATIONS
 from .rows import NATIVES
-from .threads import spread
+from .threads import spread, streams
 
 
 def moments(sums, x, shift):
@@ -26,7 +26,7 @@ def normalize_activate(y, z, scale, shift, activation):
     if z.dtype != np.float32:
         naive.normalize_activate(y, z, scale, shift, ACTIVATIONS.index(activation))
         return
-    native = NATIVES[activation, 'forward'].address
+    native = NATIVES[activation, 'forward', y is not z and streams(y)].address
     spread(z.shape[0] * z.shape[1], lambda first, last: _normalize_activate(native, y, z, scale, shift, first, last))
 
 
@@ -46,7 +46,7 @@ def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
     if z.dtype != np.float32:
         naive.activate_backward(dz, dy, z, scale, shift, a, b, c, ACTIVATIONS.index(activation))
         return
-    native = NATIVES[activation, 'backward'].address
+    native = NATIVES[activation, 'backward', dz is not dy and dz is not z and streams(dz)].address
     spread(z.shape[0] * z.shape[1], lambda first, last: _activate_backward(native, dz, dy, z, scale, shift,
                                                                                 a, b, c, first, last))
 

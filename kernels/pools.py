@@ -11,7 +11,7 @@ from . import naive_pools as naive
 from .jit import Native, call, instructions, kernel, row, start
 from .rows import AHEAD
 from .simd import BLOCK, INT
-from .threads import spread
+from .threads import spread, streams
 
 
 def maxpool_forward(y, x, size, stride):
@@ -29,7 +29,7 @@ def maxpool_backward(dx, dy, x, size, stride):
         naive.maxpool_backward(dx, dy, x, size, stride)
         return
     covered = size == stride and dx.shape[2:4] == (dy.shape[2] * size, dy.shape[3] * size)
-    native = _natives(size)[1 if covered else 2].address
+    native = _natives(size)[3 if covered and streams(dx) else 1 if covered else 2].address
     spread(dy.shape[0] * dy.shape[1], lambda first, last: _backward(native, dx, dy, x, stride, int(covered), first, last))
 
 
@@ -39,7 +39,8 @@ def _plain(y):
 
 @functools.cache
 def _natives(size):
-    """Rows of outputs of so large windows: forward, backward where windows tile dx, backward that adds to dx."""
+    """Rows of outputs of so large windows: forward, backward where windows tile dx, backward that adds to dx, and the second
+    past the caches."""
     def forward(count, y, x, x_row, x_step):
         run_forward((count, y, x, x_row, x_step))
 
@@ -48,10 +49,14 @@ def _natives(size):
 
     def backward_add(count, dx, dx_row, dx_step, dy, x, x_row, x_step):
         run_backward_add((count, dx, dx_row, dx_step, dy, x, x_row, x_step))
+
+    def backward_stream(count, dx, dx_row, dx_step, dy, x, x_row, x_step):
+        run_backward_stream((count, dx, dx_row, dx_step, dy, x, x_row, x_step))
     run_forward = instructions(functools.partial(emit_forward, size))
-    run_backward = instructions(functools.partial(emit_backward, size, False))
-    run_backward_add = instructions(functools.partial(emit_backward, size, True))
-    return [Native(each, f'-{size}') for each in (forward, backward, backward_add)]
+    run_backward = instructions(functools.partial(emit_backward, size, 'store'))
+    run_backward_add = instructions(functools.partial(emit_backward, size, 'add'))
+    run_backward_stream = instructions(functools.partial(emit_backward, size, 'stream'))
+    return [Native(each, f'-{size}') for each in (forward, backward, backward_add, backward_stream)]
 
 
 
@@ -86,7 +91,7 @@ def emit_forward(size, e, count, y, x, x_row, x_step):
     e.loop(count, [e.pointer(y), e.pointer(x)], pixel)
 
 
-def emit_backward(size, add, e, count, dx, dx_row, dx_step, dy, x, x_row, x_step):
+def emit_backward(size, how, e, count, dx, dx_row, dx_step, dy, x, x_row, x_step):
     def pixel(carried):
         dx, dy, x = carried
         _emit_prefetch(e, size, x, x_row)
@@ -98,7 +103,7 @@ def emit_backward(size, add, e, count, dx, dx_row, dx_step, dy, x, x_row, x_step
                 place = e.at(e.at(dx, e.b.mul(dx_row, INT(k // size))), k % size * BLOCK + part)
                 share = e.b.select(wins[k], rest, e.zero) if k else rest
                 rest = e.b.select(wins[k], e.zero, rest) if k else rest
-                e.store(e.b.fadd(share, e.load(place)) if add else share, place)
+                e.store(e.b.fadd(share, e.load(place)) if how == 'add' else share, place, stream=how == 'stream')
         return [e.at(dx, dx_step), e.at(dy, BLOCK), e.at(x, x_step)]
     e.loop(count, [e.pointer(dx), e.pointer(dy), e.pointer(x)], pixel)
 

@@ -19,11 +19,11 @@ def emit_moments(e, count, x, shift, out):
     _emit_sums(e, count, [x], out, terms)
 
 
-def emit_forward(name, e, count, y, z, scale, shift):
+def emit_forward(name, stream, e, count, y, z, scale, shift):
     def one(part, value):
         return emit_value(e, name, e.fma(value, scales[part], shifts[part]))
     scales, shifts = _channels(e, scale), _channels(e, shift)
-    _emit_map(e, count, y, [z], one)
+    _emit_map(e, count, y, [z], one, stream)
 
 
 def emit_reduce(name, e, count, dy, z, scale, shift, mean, out):
@@ -34,12 +34,12 @@ def emit_reduce(name, e, count, dy, z, scale, shift, mean, out):
     _emit_sums(e, count, [dy, z], out, terms)
 
 
-def emit_backward(name, e, count, dz, dy, z, scale, shift, a, b, c):
+def emit_backward(name, stream, e, count, dz, dy, z, scale, shift, a, b, c):
     def one(part, dy, z):
         da = emit_times_slope(e, name, e.fma(z, scales[part], shifts[part]), dy)
         return e.fma(a[part], da, e.fma(b[part], z, c[part]))
     scales, shifts, a, b, c = (_channels(e, each) for each in (scale, shift, a, b, c))
-    _emit_map(e, count, dz, [dy, z], one)
+    _emit_map(e, count, dz, [dy, z], one, stream)
 
 
 def _channels(e, address):
@@ -47,11 +47,11 @@ def _channels(e, address):
     return {part: e.load(e.pointer(address), part) for part in range(0, BLOCK, e.width)}
 
 
-def _emit_map(e, count, target, rows, function):
-    """target = function(part, *rows) for each vector; rows may be the target."""
+def _emit_map(e, count, target, rows, function, stream):
+    """target = function(part, *rows) for each vector; rows may be the target unless `stream` writes it past the caches."""
     def pixel(pointers):
         for part in range(0, BLOCK, e.width):
-            e.store(function(part, *(e.load(p, part) for p in pointers[1:])), pointers[0], part)
+            e.store(function(part, *(e.load(p, part) for p in pointers[1:])), pointers[0], part, stream)
         return [e.at(p, BLOCK) for p in pointers]
     e.loop(count, [e.pointer(row) for row in [target] + rows], pixel)
 
@@ -110,6 +110,8 @@ def _native9(run, name):
 
 NATIVES = {'moments': _native4(instructions(emit_moments), '-moments')}
 for _name in ACTIVATIONS:
-    for _pass, _emit, _native in (('forward', emit_forward, _native5), ('reduce', emit_reduce, _native7),
-                                  ('backward', emit_backward, _native9)):
-        NATIVES[_name, _pass] = _native(instructions(functools.partial(_emit, _name)), f'-{_pass}-{_name}')
+    NATIVES[_name, 'reduce'] = _native7(instructions(functools.partial(emit_reduce, _name)), f'-reduce-{_name}')
+    for _stream in (False, True):
+        _label = f'-stream-{_name}' if _stream else f'-{_name}'
+        NATIVES[_name, 'forward', _stream] = _native5(instructions(functools.partial(emit_forward, _name, _stream)), _label)
+        NATIVES[_name, 'backward', _stream] = _native9(instructions(functools.partial(emit_backward, _name, _stream)), _label)

@@ -153,3 +153,30 @@ def test_other_vector_widths(simd):
         assert "known: avx512, avx2, neon, generic" in done.stderr
     else:
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('offset', [0, 4])
+def test_writing_past_the_caches_changes_nothing(monkeypatch, offset):
+    """Large outputs that lie on cache lines take other instructions; others must not."""
+    from mpi_ftp.kernels import threads
+    from mpi_ftp.kernels.bench import aligned
+
+    def empty(shape):
+        size = int(np.prod(shape))
+        return aligned(size + 16)[offset:offset + size].reshape(shape)
+    x, f = normal((1, 2, 12, 13, 16), 0), np.random.default_rng(1).standard_normal((3, 2, 3, 3, 16, 16)).astype(np.float32)
+    z, pooled = normal((2, 3, 8, 10, 16), 2), normal((2, 3, 4, 5, 16), 3)
+    c = [np.random.default_rng(i).standard_normal((3, 16)).astype(np.float32) for i in range(5)]
+    results = []
+    for size in (0, 1 << 40):
+        monkeypatch.setattr(threads, 'STREAM_BYTES', size)
+        made = [empty((1, 3, 10, 11, 16)) for _ in TOLERANCE] + [empty(z.shape) for _ in range(3)]
+        for y, algorithm in zip(made, TOLERANCE):
+            kernels.conv_forward(y, x, f, 1, algorithm=algorithm)
+        kernels.normalize_activate(made[3], z, *c[:2], 'mish')
+        kernels.activate_backward(made[4], z[:, ::-1], z, *c, 'leaky')
+        kernels.maxpool_backward(made[5], pooled, z, 2, 2)
+        results.append(made)
+    for past, through in zip(*results):
+        assert past.any()
+        np.testing.assert_array_equal(past, through)
