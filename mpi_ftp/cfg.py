@@ -47,10 +47,10 @@ IGNORED = {'net': frozenset('angle aspect min_crop max_crop min_ratio max_ratio 
            'crop': frozenset('angle saturation exposure'.split())}
 
 # keys that change the mathematics in ways not trained here: accepted with their neutral value alone
-NEUTRAL = {'net': {'adam': 0, 'time_steps': 1, 'random': 0}, 'convolutional': {'binary': 0, 'xnor': 0, 'flipped': 0, 'dot': 0},
+NEUTRAL = {'net': {'adam': 0, 'time_steps': 1, 'random': 0, 'clip': 0}, 'convolutional': {'binary': 0, 'xnor': 0, 'flipped': 0, 'dot': 0},
            'region': {'tree': None, 'map': None, 'background': 0}, 'yolo': {'map': None}, 'softmax': {'tree': None},
            'reorg': {'flatten': 0, 'extra': 0}}
-NEUTRAL_COMMON = {'numload': 0, 'dontloadscales': 0, 'smooth': 0}
+NEUTRAL_COMMON = {'numload': 0, 'dontloadscales': 0, 'smooth': 0, 'learning_rate': 1, 'stopbackward': 0, 'onlyforward': 0, 'truth': 0}
 
 
 @dataclass(frozen=True)

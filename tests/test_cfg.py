@@ -60,6 +60,9 @@ def test_repeated_keys_must_agree():
     ('[convolutional]\nfilters=3', r'expected \[net\] as the first section, found \[convolutional\]'),
     ('', r'expected \[net\] as the first section, found none'),
     ('[net]\n[convolutional]\nxnor=1', 'xnor=1: not trained here; leave the key out or set it to 0'),
+    ('[net]\nclip=5', 'clip=5: not trained here; leave the key out or set it to 0'),
+    ('[net]\n[maxpool]\nstopbackward=1', 'stopbackward=1: not trained here'),
+    ('[net]\n[convolutional]\nlearning_rate=.1', 'learning_rate=.1: not trained here; leave the key out or set it to 1'),
     ('[net]\n[region]\ntree=9k.tree', 'tree=9k.tree: not trained here'),
 ])
 def test_refused(text, message):
@@ -74,8 +77,8 @@ def test_refused(text, message):
     ('filters=3', lambda s: s.int('size'), r'some.cfg:3: \[convolutional\] size is missing: a whole number'),
     ('activation=leeky', lambda s: s.choice('activation', ('linear', 'leaky')), 'one of linear, leaky, did you mean "leaky"'),
     ('batch_normalize=yes', lambda s: s.flag('batch_normalize'), 'batch_normalize=yes: expected 0 or 1'),
-    ('learning_rate=inf', lambda s: s.float('learning_rate'), 'expected a number'),
-    ('learning_rate=1,,2', lambda s: s.floats('learning_rate'), 'expected numbers separated by commas'),
+    ('padding=inf', lambda s: s.float('padding'), 'expected a number'),
+    ('padding=1,,2', lambda s: s.floats('padding'), 'expected numbers separated by commas'),
 ])
 def test_wrong_values(text, call, message):
     with pytest.raises(CfgError, match=message):
