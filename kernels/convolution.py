@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from . import direct, naive, winograd
+from . import direct, grouped, naive, winograd
 from .layout import BLOCK
 
 
@@ -16,7 +16,13 @@ def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm=
     H = (Ho - 1) * stride + dilation * (KH - 1) + 1 rows, and columns likewise. w as in the package's head."""
     if w.ndim == 5:
         filters = filters or y.shape[1] * BLOCK
-        naive.grouped_forward(y, x, w, stride, dilation, filters // groups, filters)
+        per = filters // groups
+        if grouped.is_depthwise(x, w, per):
+            grouped.depthwise_forward(y, x, w, stride, dilation)
+        elif grouped.is_blocked(x, w, per):
+            grouped.blocked_forward(y, x, w, stride, dilation, per)
+        else:
+            naive.grouped_forward(y, x, w, stride, dilation, per, filters)
     elif y.dtype != np.float32:
         naive.conv_forward(y, x, w, stride, dilation)
     elif algorithm == 'direct':
@@ -37,7 +43,13 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
     inner = dy[:, :, mh:dy.shape[2] - mh, mw:dy.shape[3] - mw]
     if w.ndim == 5:
         filters = filters or dy.shape[1] * BLOCK
-        naive.grouped_backward_data(dx, inner, w, stride, dilation, filters // groups, filters, top, left)
+        per = filters // groups
+        if grouped.is_depthwise(dx, w, per):
+            grouped.depthwise_backward_data(dx, inner, w, stride, dilation, top, left)
+        elif grouped.is_blocked(dx, w, per):
+            grouped.blocked_backward_data(dx, dy, w, stride, dilation, per, (mh, mw), top, left)
+        else:
+            naive.grouped_backward_data(dx, inner, w, stride, dilation, per, filters, top, left)
     elif dx.dtype != np.float32 or dx.shape[4] != BLOCK:        # no training asks for the gradient of the picture
         naive.conv_backward_data(dx, inner, w, stride, dilation, top, left)
     elif algorithm == 'direct':
@@ -51,7 +63,13 @@ def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None,
     """dw += gradient with respect to w; x and dy as in conv_forward (dy without margin)."""
     if dw.ndim == 5:
         filters = filters or dy.shape[1] * BLOCK
-        naive.grouped_backward_weights(dw, x, dy, stride, dilation, filters // groups, filters)
+        per = filters // groups
+        if grouped.is_depthwise(x, dw, per):
+            grouped.depthwise_backward_weights(dw, x, dy, stride, dilation)
+        elif grouped.is_blocked(x, dw, per):
+            grouped.blocked_backward_weights(dw, x, dy, stride, dilation, per)
+        else:
+            naive.grouped_backward_weights(dw, x, dy, stride, dilation, per, filters)
     elif dw.dtype != np.float32:
         naive.conv_backward_weights(dw, x, dy, stride, dilation)
     elif algorithm == 'direct':

@@ -14,6 +14,10 @@ CASES = [  # n, c, f, kh, kw, ho, wo, stride, dilation, groups, block
     (1, 20, 20, 3, 3, 3, 2, 1, 1, 20, 16),
     (2, 12, 20, 3, 1, 2, 3, 2, 1, 4, 16),
     (1, 6, 12, 2, 2, 2, 2, 1, 2, 2, 6),
+    (2, 40, 40, 3, 2, 3, 4, 2, 2, 40, 16),
+    (2, 64, 96, 3, 3, 3, 4, 1, 1, 2, 16),
+    (1, 32, 32, 2, 3, 3, 4, 2, 1, 2, 16),
+    (1, 20, 40, 3, 3, 3, 4, 1, 1, 20, 16),
     (0, 16, 16, 3, 3, 4, 5, 1, 1, 1, 16),
     (1, 16, 16, 3, 3, 0, 5, 1, 1, 1, 16),
 ]
@@ -117,23 +121,24 @@ def gradients(x, w, dy, stride, dilation, groups):
 @pytest.mark.parametrize('dtype', ['float64', 'float32'])
 @pytest.mark.parametrize('stride, dilation, kernel', [(1, 1, (3, 3)), (2, 1, (3, 3)), (1, 2, (3, 2)), (2, 1, (1, 1))])
 @pytest.mark.parametrize('margins', [False, True])
-def test_backward_data_of_any_window(dtype, stride, dilation, kernel, margins):
+@pytest.mark.parametrize('channels, filters, groups', [(20, 18, 1), (20, 20, 20), (32, 32, 2), (20, 30, 10)])
+def test_backward_data_of_any_window(dtype, stride, dilation, kernel, margins, channels, filters, groups):
     """top, left and the size of dx select a window of an infinite plane that is zero where nothing reads."""
     (kh, kw), (ho, wo) = kernel, (4, 5)
-    case = (2, 20, 18, kh, kw, ho, wo, stride, dilation, 1, 16)
+    case = (2, channels, filters, kh, kw, ho, wo, stride, dilation, groups, 16)
     x, w, dy = problem(case)
-    dx, _ = gradients(x, w, dy, stride, dilation, 1)
-    plane = np.zeros((2, 20, dx.shape[2] + 20, dx.shape[3] + 20))
+    dx, _ = gradients(x, w, dy, stride, dilation, groups)
+    plane = np.zeros((2, channels, dx.shape[2] + 20, dx.shape[3] + 20))
     plane[:, :, 10:-10, 10:-10] = dx
     mh, mw = (dilation * (kh - 1), dilation * (kw - 1)) if margins else (0, 0)
     framed = kernels.to_blocked(np.pad(dy, ((0, 0), (0, 0), (mh, mh), (mw, mw))), 16, dtype)
-    wb = kernels.pack_filters(w, 1, 16, dtype)
+    wb = kernels.pack_filters(w, groups, 16, dtype)
     for top, left, height, width in [(0, 0, 3, 4), (-2, -3, dx.shape[2] + 4, dx.shape[3] + 5), (1, 2, 2, 2),
                                      (3, -1, 8, 1), (-5, 0, 2, 3), (0, 0, 0, 3)]:
         got = np.full((2, 2, height, width, 16), np.nan, dtype)
-        kernels.conv_backward_data(got, framed, wb, stride, dilation, 1, (mh, mw), top, left)
+        kernels.conv_backward_data(got, framed, wb, stride, dilation, groups, (mh, mw), top, left, filters)
         want = plane[:, :, 10 + top:10 + top + height, 10 + left:10 + left + width]
-        np.testing.assert_allclose(kernels.from_blocked(got, 20), want, atol=1e-12 if dtype == 'float64' else 1e-4)
+        np.testing.assert_allclose(kernels.from_blocked(got, channels), want, atol=1e-12 if dtype == 'float64' else 1e-4)
 
 
 def test_packing_round_trip():
