@@ -4,13 +4,13 @@ The step is a chain of stages, each as long as its slowest rank needs: layers of
 exchanges where they are not hidden, sums of gradients as far as they outlast the backward pass.
 """
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
-from .buffers import sources_of
+from .buffers import Needs, sources_of
 from .extents import Extents, common, inside, sides, volume
 from .network import PICTURE
-from .region import Layout
 
 ITEM = 4                    # bytes of a number
 BUCKET = 1 << 20            # bytes of gradient summed at a time
@@ -35,7 +35,8 @@ class CostModel:
         self.network, self.machine = network, machine.placed(ranks)
         self.batch, self.ranks, self.frozen = batch, ranks, frozen
         self.pace = np.resize(np.array(self.machine.speeds, float), ranks) * self.machine.slowdown
-        self.curves, self.extents, self.layers = {}, {}, {}
+        self.curves, self.extents, self.layers, self.sums, self.entries, self.counts, self.steps, self.hides = ({} for _ in range(8))
+        self.one_host = len(set(self.machine.hosts)) == 1
 
     def price(self, plan):
         """The Price of a training step of a Plan."""
@@ -43,7 +44,7 @@ class CostModel:
         for number, group in enumerate(plan.groups):
             row = self.group(group, lambda source: self.owned_outside(plan, source))
             rows.append(row)
-        tail = {'gradient_sums': self.gradient_sums(plan, rows), 'optimizer': self.optimizer(plan)}
+        tail = self.after(plan, rows)
         parts = {part: sum(row.get(part, 0.0) for row in rows) + tail.get(part, 0.0) for part in PARTS}
         return Price(sum(parts.values()), parts, rows)
 
@@ -62,16 +63,31 @@ class CostModel:
     def group(self, group, owned):
         """Seconds of one group by part. owned(source): boxes of a tensor made by an earlier group."""
         extent = self.extent(group.stop, group.edges, group.cuts, group.start)
-        row = dict.fromkeys(PARTS[:5], 0.0)
-        for index in range(group.start, group.stop):
-            forward, backward, norms = self.layer(extent, (group.stop, group.edges, group.cuts), index)
-            row['forward'] += forward.max()
-            row['backward'] += backward.max()
-            row['norm_sums'] += norms
-            if group.recompute:
-                row['recompute'] += forward.max()
+        inner = self.inner(group)
+        row = {part: float(inner[part][group.start]) for part in ('forward', 'backward', 'norm_sums')}
+        row['recompute'], row['exchange'] = row['forward'] if group.recompute else 0.0, 0.0
         self.exchanges(row, group, extent, owned)
         return row
+
+    def inner(self, group):
+        """{part: seconds of layers [i, stop) at i}, `weights` seconds and `held` bytes of their weights, `tape` bytes kept for the backward pass."""
+        key = (group.stop, group.edges) if not group.cuts else (group.stop, group.edges, group.cuts, group.start)
+        if key not in self.sums:
+            extent, size = self.extent(group.stop, group.edges, group.cuts, group.start), group.stop + 1
+            found = {part: np.zeros(size) for part in ('forward', 'backward', 'norm_sums', 'weights', 'held', 'tape')}
+            for index in reversed(range(extent.start, group.stop)):
+                forward, backward, norms = self.layer(extent, (group.stop, group.edges, group.cuts), index)
+                layer, seconds, held = self.network.layers[index], 0.0, 0
+                if layer.tensors:
+                    count, ranks = self.held_weights(group, extent, index)
+                    held = 3 * ITEM * count
+                    seconds = self.update(count) + (1.0 if self.one_host else 0.5) * self.machine.sum_seconds(count * ITEM, ranks)
+                kept = any(Needs.input_again(self.network.layers[r]) for r in self.network.readers[index]) + Needs.z_again(layer)
+                kept *= ITEM * int(volume(extent.computed[index]).max())
+                for part, value in zip(found, (forward.max(), backward.max(), norms, seconds, held, kept)):
+                    found[part][index] = found[part][index + 1] + value
+            self.sums[key] = {part: values.tolist() for part, values in found.items()}
+        return self.sums[key]
 
     def layer(self, extent, key, index):
         """(forward seconds of each rank, backward seconds, seconds of batch norm's sums) of a layer."""
@@ -107,42 +123,61 @@ class CostModel:
 
     def exchanges(self, row, group, extent, owned):
         """Add what entering and leaving a group costs."""
-        start, first = group.start, self.network.layers[group.start]
-        machine, copied, row['halo_bytes'], row['messages'] = self.machine, np.zeros(self.ranks), 0, 0
-        ways = []
-        for source in sources_of(self.network, start, group.stop):
-            shape = self.network.tensor_shape(source, self.batch)
-            held = extent.held(start, source)
+        start, machine = group.start, self.machine
+        row['halo_bytes'], row['messages'], copied, ways = 0, 0, 0.0, []
+        for source, held, back, sizes, sizes_back, stored in self.entry(group, extent):
             if source == PICTURE:
-                copied += volume(held) * ITEM * machine.copy
+                copied = copied + sizes * ITEM * machine.copy
                 continue
             mine = owned(source)
-            if (held == mine).all():
+            if stored is mine or (stored == mine).all():
                 continue
-            held = inside(held, shape)
             keeps = volume(common(held, mine))
-            came = volume(held) - keeps
-            copied += (volume(held) + keeps + came) * ITEM * machine.copy
-            back = inside(extent.held(start, source, back=True), shape)
-            returned = volume(back) - volume(common(back, mine))
+            came = sizes - keeps
+            copied = copied + (sizes + keeps + came) * (ITEM * machine.copy)
             if came.any():
-                ways.append((came, returned, max(1, int((volume(mine) > 0).sum())), self.peers(held, mine)))
-        row['forward'] += float((copied * self.pace).max())
-        row['backward'] += float((copied * self.pace).max())
+                returned = sizes_back - volume(common(back, mine))
+                ways.append((came, returned, max(1, int((volume(mine) > 0).sum())), self.peers(held, sizes - keeps, mine)))
+        if np.any(copied):
+            busiest = float((copied * self.pace).max())
+            row['forward'] += busiest
+            row['backward'] += busiest
         if ways:
-            _, backward, _ = self.layer(extent, (group.stop, group.edges, group.cuts), start)
-            forward, _, _ = self.layer(extent, (group.stop, group.edges, group.cuts), start)
-            weights = self.passes(first, sides(extent.differentiated[start]), ('backward_weights',)) * self.pace if first.tensors else backward * 0
-            self.add_ways(row, ways, float(np.median(forward)), float(np.median(weights)))
+            forward, weights = self.first(group, extent)
+            self.add_ways(row, ways, forward, weights)
         for cut in group.cuts:
             if start <= cut < group.stop - 1:
                 grown = volume(inside(extent.held(cut + 1, cut, back=True), self.network.tensor_shape(cut, self.batch)))
                 came = np.maximum(0, grown - volume(extent.owned[cut]))
                 row['exchange'] += self.wire(came, self.ranks, 2)
 
+    def entry(self, group, extent):
+        """[(source, held boxes inside the tensor, those of its gradient, their sizes, held boxes with padding)] of a group."""
+        key = group.start, group.stop, group.edges, group.cuts
+        if key not in self.entries:
+            found = []
+            for source in sources_of(self.network, group.start, group.stop):
+                shape, stored = self.network.tensor_shape(source, self.batch), extent.held(group.start, source)
+                held, back = inside(stored, shape), inside(extent.held(group.start, source, back=True), shape)
+                found.append((source, held, back, volume(held), volume(back), stored))
+            self.entries[key] = found
+        return self.entries[key]
+
+    def first(self, group, extent):
+        """Typical seconds of a group's first layer forward and of its weight gradient: what messages can hide behind."""
+        if self.one_host:
+            return 0.0, 0.0
+        layer = self.network.layers[group.start]
+        key = group.stop, group.edges, group.cuts, group.start
+        if key not in self.hides:
+            forward, _, _ = self.layer(extent, key[:3], group.start)
+            weights = self.passes(layer, sides(extent.differentiated[group.start]), ('backward_weights',)) * self.pace if layer.tensors else np.zeros(1)
+            self.hides[key] = float(forward.mean()), float(weights.mean())
+        return self.hides[key]
+
     def add_ways(self, row, ways, forward, weights):
         """Messages into a group and back, hidden behind its first layer where they leave a host."""
-        hides = len(set(self.machine.hosts)) > 1
+        hides = not self.one_host
         there = sum(self.wire(came, owners, peers) for came, _, owners, peers in ways)
         back = sum(self.wire(returned, owners, peers) for _, returned, owners, peers in ways)
         row['exchange'] += max(there - 0.8 * forward * hides, there * 0.1) + max(back - 0.8 * weights * hides, back * 0.1)
@@ -154,62 +189,45 @@ class CostModel:
         busiest = max(int(came.max()), int(came.sum()) // max(1, owners))
         if not busiest:
             return 0.0
-        latency, bandwidth = self.machine.link()
+        latency, bandwidth = self.machine.link
         packing = 2 * busiest * ITEM * self.machine.copy * self.machine.slowdown
         return latency + peers * self.machine.host_link[0] + busiest * ITEM / bandwidth + packing + 2 * self.machine.call
 
-    def peers(self, held, mine):
+    def peers(self, held, came, mine):
         """Messages that the busiest rank receives."""
-        busy = int(np.argmax(volume(held) - volume(common(held, mine))))
-        if volume(held[busy:busy + 1])[0] == 0:
-            return 0
-        return int((volume(common(np.broadcast_to(held[busy], mine.shape), mine)) > 0).sum()) - 1
+        busy = int(np.argmax(came))
+        return int((volume(common(held[busy][None], mine)) > 0).sum()) - (volume(common(held[busy:busy + 1], mine[busy:busy + 1])) > 0).item()
 
     # weights
 
-    def held_weights(self, plan):
-        """{layer: (numbers on the fullest rank, ranks that share them)}."""
-        found = {}
-        for group in plan.groups:
-            extent = self.extent(group.stop, group.edges, group.cuts, group.start)
-            parts = len(group.edges[1]) - 1
-            for index in range(group.start, group.stop):
-                layer = self.network.layers[index]
-                if layer.tensors:
-                    count = sum(int(np.prod(shape)) for name, shape in layer.tensors if name not in ('mean', 'variance'))
-                    share, ranks = 1.0, self.ranks
-                    if group.cut_along_channels:
-                        share = sides(extent.computed[index])[:, 1].max() / layer.out_shape[0]
-                        ranks = max(1, self.ranks // parts) if share < 1 else self.ranks
-                    found[index] = count * share, ranks
-        return found
+    def held_weights(self, group, extent, index):
+        """(numbers of a layer's weights on the fullest rank, ranks that share them)."""
+        if index not in self.counts:
+            self.counts[index] = sum(prod(shape) for name, shape in self.network.layers[index].tensors if name not in ('mean', 'variance'))
+        share, ranks = 1.0, self.ranks
+        if group.cut_along_channels:
+            share = sides(extent.computed[index])[:, 1].max() / self.network.layers[index].out_shape[0]
+            ranks = max(1, self.ranks // (len(group.edges[1]) - 1)) if share < 1 else self.ranks
+        return self.counts[index] * share, ranks
 
-    def gradient_sums(self, plan, rows):
-        """Seconds for which sums of gradients outlast the backward pass; on one host they take the cores' time."""
-        if self.ranks == 1:
-            return 0.0
-        held, clock, free, busy = self.held_weights(plan), 0.0, 0.0, 0.0
-        waiting = 0
-        for group, row in zip(reversed(plan.groups), reversed(rows)):
-            layers = range(group.stop - 1, group.start - 1, -1)
-            each = (row['backward'] + row['recompute'] + row['exchange'] / 2 + row['norm_sums'] / 2) / len(layers)
-            for index in layers:
-                clock += each
-                if index in held:
-                    waiting += held[index][0] * ITEM
-                    ranks = held[index][1]
-                    if waiting >= BUCKET or index == min(held):
-                        took = self.machine.sum_seconds(waiting, ranks)
-                        free, busy, waiting = max(free, clock) + took, busy + took, 0
-        if len(set(self.machine.hosts)) == 1:
-            return busy
-        return max(0.0, free - clock)
-
-    def optimizer(self, plan):
-        """Seconds of the update and of clearing the gradients."""
-        count = sum(numbers for numbers, _ in self.held_weights(plan).values())
+    def update(self, count):
+        """Seconds of the optimizer's step and of clearing so many gradients."""
         return float(count * (self.machine.sgd + ITEM * self.machine.copy / 2) * self.pace.max())
 
-    def layout(self, plan, group):
-        """The Layout of a group's output, for tables and pictures."""
-        return Layout.cut(self.network.tensor_shape(group.last, self.batch), group.edges, self.ranks)
+    def after(self, plan, rows):
+        """{part: seconds} of what is left when the backward pass ends: sums of gradients that outlast it (on one host they take the
+        cores' time), and the optimizer."""
+        clock, free, busy, waiting, total = 0.0, 0.0, 0.0, 0, 0
+        weighted = [layer.index for layer in self.network.layers if layer.tensors]
+        for group, row in zip(reversed(plan.groups), reversed(rows)):
+            extent = self.extent(group.stop, group.edges, group.cuts, group.start)
+            each = (row['backward'] + row['recompute'] + row['exchange'] / 2 + row['norm_sums'] / 2) / (group.stop - group.start)
+            for index in reversed(range(group.start, group.stop)):
+                clock += each
+                if self.network.layers[index].tensors:
+                    count, ranks = self.held_weights(group, extent, index)
+                    total, waiting = total + count, waiting + count * ITEM
+                    if waiting >= BUCKET or index == weighted[0]:
+                        took = self.machine.sum_seconds(waiting, ranks)
+                        free, busy, waiting = max(free, clock) + took, busy + took, 0
+        return {'gradient_sums': busy if self.one_host else max(0.0, free - clock), 'optimizer': self.update(total)}

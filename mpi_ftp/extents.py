@@ -90,6 +90,5 @@ def volume(boxes):
 
 
 def sides(boxes):
-    """(N, C, H, W) of each box, zeros where it is empty."""
-    found = np.maximum(0, boxes[:, :, 1] - boxes[:, :, 0])
-    return np.where((found > 0).all(1)[:, None], found, 0)
+    """(N, C, H, W) of each box."""
+    return np.maximum(0, boxes[:, :, 1] - boxes[:, :, 0])

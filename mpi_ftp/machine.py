@@ -4,6 +4,7 @@
 """
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median
 
 from .curves import Curve, class_of, find
@@ -46,12 +47,13 @@ class Machine:
             return self
         return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=())
 
-    @property
+    @cached_property
     def slowdown(self):
         """How much slower a rank computes where a host has fewer cores than threads."""
         most = max(self.hosts.count(host) for host in set(self.hosts))
         return max(1.0, most * self.threads / self.cores)
 
+    @cached_property
     def link(self):
         """(latency, bytes a second) of the slowest link in use; ranks of one host share its way out."""
         if len(set(self.hosts)) == 1:
@@ -72,13 +74,13 @@ class Machine:
             if nbytes <= x0 or x1 == x0:
                 return y0 * max(1.0, nbytes / x0)
             return max(0.0, y0 + (y1 - y0) * (nbytes - x0) / (x1 - x0))
-        latency, bandwidth = self.link()
+        latency, bandwidth = self.link
         tree = 2 * (ranks - 1).bit_length() * (latency + nbytes / bandwidth)
         ring = 2 * (ranks - 1) * (latency + nbytes / ranks / bandwidth)
         return min(tree, ring)
 
     def to_json(self):
-        return {**{name: value for name, value in self.__dict__.items()}, 'curves': [curve.to_json() for curve in self.curves]}
+        return {**{name: getattr(self, name) for name in Machine.__dataclass_fields__}, 'curves': [curve.to_json() for curve in self.curves]}
 
     @staticmethod
     def from_json(record):

@@ -6,10 +6,8 @@ a price on bytes that is raised until the plan fits; the final plan is checked e
 from dataclasses import replace
 from itertools import pairwise
 
-from .buffers import Needs, sources_of
 from .cost import ITEM, CostModel
 from .errors import MemoryRefused, PlanError
-from .extents import sides, volume
 from .footprint import Footprint
 from .plan import GroupPlan, Plan, grid_edges, per_layer, split_small
 from .region import balanced
@@ -25,7 +23,7 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
     """
     model = CostModel(network, machine, batch, ranks)
     grids = [checked(grid, ranks)] if grid else all_grids(network, ranks)
-    searches = [GridSearch(model, g, groups, recompute) for g in grids]
+    searches = [GridSearch(model, g, groups, recompute, by_hand=bool(grid)) for g in grids]
     candidates = sorted((search.best(0.0) for search in searches), key=lambda found: found[0])
     for seconds, plan, search in candidates:
         if memory is None or Footprint(network, plan, model.machine).worst()[0] <= memory:
@@ -72,12 +70,12 @@ def all_grids(network, ranks):
 
 
 class GridSearch:
-    """Dynamic programming for one grid."""
+    """Dynamic programming for one grid. by_hand: the user chose it, so every map that is large enough is cut on it."""
 
-    def __init__(self, model, grid, groups='auto', recompute='auto'):
-        self.model, self.network, self.grid, self.recompute = model, model.network, grid, recompute
+    def __init__(self, model, grid, groups='auto', recompute='auto', by_hand=False):
+        self.model, self.network, self.grid, self.recompute, self.by_hand = model, model.network, grid, recompute, by_hand
         self.allowed = self.starts(groups)
-        self.found, self.known = {}, {}
+        self.cuts = {}
 
     def starts(self, groups):
         """First layers of the groups where they are prescribed, else None."""
@@ -95,6 +93,11 @@ class GridSearch:
 
     def edges(self, stop, kind):
         """Cut points of the output of layer stop - 1 for a kind of layout; None where it cannot be cut so."""
+        if (stop, kind) not in self.cuts:
+            self.cuts[stop, kind] = self.find_edges(stop, kind)
+        return self.cuts[stop, kind]
+
+    def find_edges(self, stop, kind):
         layer, ranks = self.network.layers[stop - 1], self.model.ranks
         shape = n, c, h, w = self.network.tensor_shape(stop - 1, self.model.batch)
         if kind == 'grid':
@@ -115,6 +118,8 @@ class GridSearch:
             _, _, h, w = self.network.tensor_shape(stop - 1, 1)
             first = 'grid' if h >= self.grid[0] and w >= self.grid[1] else 'samples'
             return [k for k in (first, 'whole') if self.edges(stop, k)][:1]
+        if self.by_hand and self.edges(stop, 'grid'):
+            return ['grid']
         tried = ['grid', 'samples', 'whole'] + ['filters'] * (stop - start <= 3 and self.plain_filters(start, stop))
         return [k for k in tried if self.edges(stop, k)]
 
@@ -129,12 +134,6 @@ class GridSearch:
         if self.allowed is not None:
             return list(pairwise(self.allowed))
         return [(start, stop) for stop in range(1, count + 1) for start in range(stop)]
-
-    def options(self, start, stop):
-        """Whether to recompute: both where it is free to choose."""
-        if self.recompute == 'all':
-            return (True,)
-        return (False, True) if self.recompute == 'auto' else (False,)
 
     def best(self, price):
         """(predicted seconds, Plan, self) of the cheapest plan when a byte of tape costs `price` seconds."""
@@ -158,40 +157,23 @@ class GridSearch:
 
     def step(self, start, stop, kind, before, price):
         """(seconds, recompute) of one group after an output cut as `before`."""
-        key = start, stop, kind, before
-        if key not in self.known:
-            group = GroupPlan(start, stop, self.edges(stop, kind))
-            row = self.model.group(group, lambda source: self.owned(source, start, before))
-            base = 2 * self.model.machine.call + row['forward'] + row['backward'] + row['exchange'] + row['norm_sums'] + self.weights(group)
-            self.known[key] = base, row['forward'], *self.tape(group)
-        base, forward, kept, inputs = self.known[key]
-        choices = [(base + price * kept, False), (base + forward + price * inputs, True)]
-        return min(choice for choice in choices if choice[1] in self.options(start, stop))
+        group, model = GroupPlan(start, stop, self.edges(stop, kind)), self.model
+        key = start, stop, group.edges, before == 'grid' and self.grid, before
+        if key not in model.steps:
+            row, inner = model.group(group, lambda source: self.owned(source, before)), model.inner(group)
+            inputs = sum(int(entry[3].max()) * ITEM for entry in model.entry(group, model.extent(stop, group.edges)))
+            base = 2 * model.machine.call + row['forward'] + row['backward'] + row['exchange'] + row['norm_sums'] + inner['weights'][start]
+            model.steps[key] = base, row['forward'], inputs + inner['tape'][start] + inner['held'][start], inputs + inner['held'][start]
+        base, forward, kept, inputs = model.steps[key]
+        if self.recompute == 'none':
+            return base + price * kept, False
+        again = base + forward + price * inputs, True
+        return again if self.recompute == 'all' else min((base + price * kept, False), again)
 
-    def owned(self, source, start, before):
+    def owned(self, source, before):
         """Boxes of an earlier output: of the group just before as it is cut, of others as that kind of cut would have it."""
         edges = self.edges(source + 1, before) or self.edges(source + 1, 'whole')
         return self.model.extent(source + 1, edges).owned[source]
-
-    def weights(self, group):
-        """Seconds of summing and updating the weights of a group."""
-        plan = Plan(self.model.ranks, self.model.batch, (group,))
-        total = self.model.optimizer(plan)
-        for count, ranks in self.model.held_weights(plan).values():
-            exposed = 1.0 if len(set(self.model.machine.hosts)) == 1 else 0.5
-            total += exposed * self.model.machine.sum_seconds(count * ITEM, ranks) if self.model.ranks > 1 else 0.0
-        return total
-
-    def tape(self, group):
-        """(bytes that the fullest rank keeps from forward to backward, bytes if it keeps the inputs only)."""
-        extent = self.model.extent(group.stop, group.edges)
-        inputs = sum(int(volume(extent.held(group.start, s)).max()) for s in sources_of(self.network, group.start, group.stop))
-        kept = inputs
-        for index in range(group.start, group.stop):
-            size = int(sides(extent.computed[index]).prod(1).max())
-            again = any(Needs.input_again(self.network.layers[r]) for r in self.network.readers[index])
-            kept += size * (again + Needs.z_again(self.network.layers[index]))
-        return kept * ITEM, inputs * ITEM
 
 
 def with_cuts(model, plan, cuts):
