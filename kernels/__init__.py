@@ -11,7 +11,7 @@ Importing this package costs nothing: numba is imported at the first use of a na
 import importlib
 
 _HOME = {
-    'convolution': 'conv_forward conv_backward_data conv_backward_weights',
+    'convolution': 'conv_forward conv_backward_data conv_backward_weights workspace_bytes',
     'elementwise': 'moments normalize_activate activate_backward_reduce activate_backward sgd ACTIVATIONS',
     'pools': 'maxpool_forward maxpool_backward avgpool_forward avgpool_backward',
     'copies': 'copy_channels add pack unpack',

@@ -78,6 +78,19 @@ def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None,
         winograd.backward_weights(_tile(algorithm, dw, stride, dilation), dw, x, dy)
 
 
+def workspace_bytes(pass_, algorithm, in_channels, out_channels, k, n, h, w):
+    """(bytes for the process, bytes for each thread) of scratch memory that a pass over n output maps of h x w pixels takes;
+    one buffer of the largest serves all layers. k: (rows, columns) of the filters. Gradients without enough margin not
+    counted."""
+    icb, ocb = -(-in_channels // BLOCK), -(-out_channels // BLOCK)
+    if algorithm == 'direct':
+        return (4 * icb * ocb * 256 * k[0] * k[1] if pass_ == 'backward_data' else 0), 0
+    if pass_ == 'backward_data':
+        icb, ocb = ocb, icb
+    work = winograd.grouping(pass_, {'winograd2': 2, 'winograd4': 4}[algorithm], ocb, icb, n, h, w)
+    return 4 * work.shared, 4 * sum(work.own)
+
+
 def _tile(algorithm, w, stride, dilation):
     m = {'winograd2': 2, 'winograd4': 4}.get(algorithm)
     if m is None or w.shape[2:5] != (3, 3, BLOCK) or stride != 1 or dilation != 1:

@@ -11,25 +11,15 @@ Z output gradients (planes, OCB, T, 16), where T tiles are worked on together. P
 so that one tile's elements do not fall into the same cache set.
 """
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 
-from . import native
-from .direct import transpose
-from .jit import Native, address, call, inline, instructions, kernel
-from .threads import LINE, get_threads, spread, streams, workspace
-from .transform import emit_tiles
+from . import native, winograd_loops
+from .threads import get_threads, spread, streams, workspace
+from .winograd_loops import SCRATCH, TRANSFORMS, odd_lines
 
-MATRICES = {  # m: B^T, G, A^T
-    2: ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
-        [[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]],
-        [[1, 1, 1, 0], [0, 1, -1, -1]]),
-    4: ([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
-         [0, 4, 0, -5, 0, 1]],
-        [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
-         [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
-        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
-}
+# Measured with 1 MiB of second-level cache:
 WHOLE = 2_000_000       # bytes of U up to which all filters are transformed beforehand ...
 TILES = 56              # ... and so many tiles worked on together; else
 V_BYTES = 8_000_000     # as many as V has room for here,
@@ -38,268 +28,92 @@ SUM_TILES = 150         # for the gradient of filters, tiles worked on together,
 ONCE = 400              # or all, up to so many, where the filters
 ONCE_BLOCKS = 256       # have so many blocks: then U is made and used piece by piece
 ONCE_PIECE = 8
-SCRATCH = 36 * 16 + 9 * 256
 
 
-def _transform(name, matrix, how='store'):
-    matrix = np.array(matrix, float)
-    run = instructions(lambda e, count, source, a, b, c, target, *steps:
-                       emit_tiles(e, matrix, how, count, e.pointer(source), a, b, c, e.pointer(target), *steps))
+@dataclass(frozen=True)
+class Grouping:
+    """How one pass goes over its tiles."""
+    tiles: int          # all of them
+    together: int       # T
+    piece: int          # input blocks whose U is in use at a time
+    whole: bool         # U of all filters exists at once
+    shared: int         # floats of workspace for all threads ...
+    own: tuple          # ... and for each, by array
 
-    def transform(count, source, s_row, s_column, s_next, target, t_row, t_column, t_next):
-        run((count, source, s_row, s_column, s_next, target, t_row, t_column, t_next))
-    return Native(transform, name)
+    @property
+    def groups(self):
+        return -(-self.tiles // self.together)
 
 
-TRANSFORMS = {m: {
-    'inputs': _transform(f'-inputs{m}', BT),
-    'filters': _transform(f'-filters{m}', G),
-    'outputs': _transform(f'-outputs{m}', AT),
-    'streamed outputs': _transform(f'-streamed-outputs{m}', AT, 'stream'),
-    'gradients': _transform(f'-gradients{m}', np.transpose(AT)),
-    'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), 'add'),
-} for m, (BT, G, AT) in MATRICES.items()}
+def grouping(pass_, m, ocb, icb, n, h, w):
+    """The Grouping of a pass over n maps of h x w pixels from icb to ocb blocks."""
+    planes, pair = (m + 2) ** 2, native.TILE.blocks
+    tiles = n * -(-h // m) * -(-w // m)
+    if pass_ == 'backward_weights':
+        whole = tiles > (ONCE if ocb * icb >= ONCE_BLOCKS else TILES)
+        together = _even(tiles, SUM_TILES if whole else tiles)
+        piece = icb if whole else min(ONCE_PIECE, icb)
+        own = icb * together * 16, ocb * together * 16, (ocb if whole else pair) * piece * 256
+        shared = 0
+    else:
+        whole = tiles > TILES and ocb * icb * planes * 1024 <= WHOLE
+        together = _even(tiles, TILES if whole else max(TILES, V_BYTES // (planes * icb * 64)))
+        piece = icb if whole else min(PIECE, icb)
+        own = icb * together * 16, pair * together * 16, 0 if whole else pair * piece * 256
+        shared = planes * odd_lines(ocb * icb * 256) if whole else 0
+    return Grouping(tiles, together, piece, whole, shared, (*(planes * odd_lines(size) for size in own), SCRATCH))
+
+
+def _even(tiles, most):
+    """Tiles of a group when all are cut into as few groups of at most `most` as possible."""
+    groups = max(1, -(-tiles // max(1, most)))
+    return max(1, -(-tiles // groups))
+
+
+@functools.lru_cache(1024)
+def _offsets(blocks, together):
+    return np.arange(blocks) * together * 16
 
 
 def forward(m, y, x, w, turned=False):
     """y = x * w, or with `turned` filters (blocks transposed, taps reversed) as the input gradient needs; x has two rows
     and columns more than y."""
-    N, OCB, H, W, _ = y.shape
-    ICB, planes = x.shape[1], (m + 2) ** 2
-    tiles = N * -(-H // m) * -(-W // m)
-    if not tiles:
+    n, ocb, h, width, _ = y.shape
+    icb, pair = x.shape[1], native.TILE.blocks
+    g = grouping('forward', m, ocb, icb, n, h, width)
+    if not g.tiles:
         return
     natives = {name: each.address for name, each in TRANSFORMS[m].items()}
-    pair, few = native.TILE.blocks, tiles <= TILES or OCB * ICB * planes * 1024 > WHOLE
-    T = _even(tiles, max(TILES, V_BYTES // (planes * ICB * 64)) if few else TILES)
-    piece = min(PIECE, ICB) if few else ICB
-    table = _offsets(ICB, T)
-    if few:
-        filters, plane = w.reshape(-1), 0
-    else:
-        plane = odd_lines(OCB * ICB * 256)
-        filters, = workspace('all', planes * plane)
-        spread(OCB, functools.partial(_transform_filters, natives['filters'], m, filters, plane, w, int(turned)))
+    outputs = natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs']
+    filters, plane = w.reshape(-1), 0
+    if g.whole:
+        plane = odd_lines(ocb * icb * 256)
+        filters, = workspace('all', g.shared)
+        spread(ocb, functools.partial(winograd_loops.transform_filters, natives['filters'], m, filters, plane, w, int(turned)))
 
     def part(first, last, ob0, ob1):
-        sizes = [planes * odd_lines(size) for size in (ICB * T * 16, pair * T * 16, few * pair * piece * 256)]
-        V, M, U, scratch = workspace('own', *sizes, SCRATCH)
-        _forward(native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'],
-                 natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs'], m, y, x, w, int(turned), filters, plane, T, piece, table, V, M, U, scratch,
-                 first, last, ob0, ob1)
+        winograd_loops.forward(native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], *outputs,
+                               m, y, x, w, int(turned), filters, plane, g.together, g.piece, _offsets(icb, g.together),
+                               *workspace('own', *g.own), first, last, ob0, ob1)
 
-    groups = -(-tiles // T)
-    if groups >= 4 * get_threads():
-        spread(groups, lambda first, last: part(first, last, 0, OCB))
+    if g.groups >= 4 * get_threads():
+        spread(g.groups, lambda first, last: part(first, last, 0, ocb))
     else:
-        spread(-(-OCB // pair), lambda first, last: part(0, groups, first * pair, min(OCB, last * pair)))
+        spread(-(-ocb // pair), lambda first, last: part(0, g.groups, first * pair, min(ocb, last * pair)))
 
 
 def backward_weights(m, dw, x, dy):
     """dw += gradient of the filters."""
-    N, OCB, H, W, _ = dy.shape
-    ICB, planes = x.shape[1], (m + 2) ** 2
-    tiles = N * -(-H // m) * -(-W // m)
-    if not tiles:
+    n, ocb, h, width, _ = dy.shape
+    icb, pair = x.shape[1], native.TILE.blocks
+    g = grouping('backward_weights', m, ocb, icb, n, h, width)
+    if not g.tiles:
         return
-    pair = native.TILE.blocks
-    once = tiles <= (ONCE if OCB * ICB >= ONCE_BLOCKS else TILES)
-    T = tiles if once else _even(tiles, SUM_TILES)
-    piece = min(ONCE_PIECE, ICB) if once else ICB
+    natives = {name: each.address for name, each in TRANSFORMS[m].items()}
 
     def part(first, last):
-        ob0, ob1 = first * pair, min(OCB, last * pair)
-        blocks = pair if once else ob1 - ob0
-        sizes = [planes * odd_lines(size) for size in (ICB * T * 16, (ob1 - ob0) * T * 16, blocks * piece * 256)]
-        V, Z, U, scratch = workspace('own', *sizes, SCRATCH)
-        natives = {name: each.address for name, each in TRANSFORMS[m].items()}
-        _backward_weights(native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
-                          natives['filter gradients'], m, dw, x, dy, T, piece, int(once), V, Z, U, scratch, ob0, ob1)
+        winograd_loops.backward_weights(native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
+                                        natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(not g.whole),
+                                        *workspace('own', *g.own), first * pair, min(ocb, last * pair))
 
-    spread(-(-OCB // pair), part)
-
-
-def _even(tiles, most):
-    """Tiles of a group when all are cut into as few groups of at most `most` as possible."""
-    groups = -(-tiles // most)
-    return -(-tiles // groups)
-
-
-def odd_lines(floats):
-    """So many floats, rounded up to an odd number of cache lines."""
-    return (-(-floats // LINE) | 1) * LINE
-
-
-@functools.lru_cache(1024)
-def _offsets(blocks, T):
-    return np.arange(blocks) * T * 16
-
-
-_odd_lines = inline(odd_lines)
-
-
-@inline
-def _filter(transform, m, w, ob, ib, turned, scratch, target, plane):
-    """U of one block of filters: output block ob, input block ib of the convolution that is done with w."""
-    if turned:
-        for k in range(9):
-            transpose((address(w) + ib * w.strides[0] + ob * w.strides[1] + k * 1024,
-                       address(scratch) + (8 - k) * 1024))
-        source = address(scratch)
-    else:
-        source = address(w) + ob * w.strides[0] + ib * w.strides[1]
-    call(transform, (16, source, 768, 256, 16, target, (m + 2) * plane, plane, 16))
-
-
-@kernel('i i c1 i c6 i i i', ['float32'])
-def _transform_filters(transform, m, U, plane, w, turned, first, last):
-    """U (planes, OCB, ICB, 16, 16) for output blocks first ... last."""
-    ICB = w.shape[0] if turned else w.shape[1]
-    scratch = np.empty(9 * 256, np.float32)
-    for ob in range(first, last):
-        for ib in range(ICB):
-            _filter(transform, m, w, ob, ib, turned, scratch, address(U) + (ob * ICB + ib) * 1024, plane)
-
-
-@inline
-def _run(t, last, TH, TW, m, size, H, W):
-    """Sample, row and column of tile t, the tiles up to `last` in its row, and how many of them lie inside H x W pixels."""
-    n, ty, tx = t // (TH * TW), t // TW % TH, t % TW
-    count = min(last - t, TW - tx)
-    inside = 0
-    if ty * m + size <= H:
-        inside = max(0, min(count, (W - size) // m + 1 - tx))
-    return n, ty * m, tx * m, count, inside
-
-
-@inline
-def _scatter(transform, m, size, V, T, x, first, last, TH, TW, b0, b1, scratch):
-    """Transform tiles first ... last of blocks b0 ... b1 of x into V. A tile reads size x size pixels, those past x zero."""
-    H, W = x.shape[2], x.shape[3]
-    plane = _odd_lines((b1 - b0) * T * 16)
-    row, column = x.strides[2] // 4, x.strides[3] // 4
-    for b in range(b0, b1):
-        target = address(V) + (b - b0) * T * 64
-        t = first
-        while t < last:
-            n, h, v, count, inside = _run(t, last, TH, TW, m, size, H, W)
-            source = address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2] + v * x.strides[3]
-            call(transform, (inside, source, row, column, m * column, target, (m + 2) * plane, plane, 16))
-            for k in range(inside, count):
-                scratch[:size * size * 16] = 0
-                for i in range(min(size, H - h)):
-                    for j in range(min(size, W - v - k * m)):
-                        for lane in range(16):
-                            scratch[(i * size + j) * 16 + lane] = x[n, b, h + i, v + k * m + j, lane]
-                call(transform, (1, address(scratch), size * 16, 16, 0, target + k * 64, (m + 2) * plane, plane, 16))
-            target += count * 64
-            t += count
-
-
-@inline
-def _gather(transform, whole, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
-    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y; by `whole` where no pixel of
-    the tile lies past y."""
-    H, W = y.shape[2], y.shape[3]
-    plane = _odd_lines((b1 - b0) * T * 16)
-    row, column = y.strides[2] // 4, y.strides[3] // 4
-    for b in range(b0, b1):
-        source = address(M) + (b - b0) * T * 64
-        t = first
-        while t < last:
-            n, h, v, count, inside = _run(t, last, TH, TW, m, m, H, W)
-            target = address(y) + n * y.strides[0] + b * y.strides[1] + h * y.strides[2] + v * y.strides[3]
-            call(whole, (inside, source, (m + 2) * plane, plane, 16, target, row, column, m * column))
-            for k in range(inside, count):
-                call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0))
-                for i in range(min(m, H - h)):
-                    for j in range(min(m, W - v - k * m)):
-                        for lane in range(16):
-                            y[n, b, h + i, v + k * m + j, lane] = scratch[(i * m + j) * 16 + lane]
-            source += count * 64
-            t += count
-
-
-@kernel('i i i i i i i i f5 f5 c6 i c1 i i i n1 c1 c1 c1 c1 i i i i', ['float32'])
-def _forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, y, x, w, turned, whole, whole_plane, T, piece, table,
-             V, M, U, scratch, first, last, ob0, ob1):
-    """Groups first ... last of T tiles of output blocks ob0 ... ob1. whole: U of all filters; without (whole_plane 0) the
-    filters of `piece` input blocks are transformed at a time."""
-    N, _, H, W, _ = y.shape
-    ICB, planes = x.shape[1], (m + 2) ** 2
-    TH, TW = (H + m - 1) // m, (W + m - 1) // m
-    v_plane = _odd_lines(ICB * T * 16)
-    for group in range(first, last):
-        t0, t1 = group * T, min(N * TH * TW, group * T + T)
-        _scatter(inputs, m, m + 2, V, T, x, t0, t1, TH, TW, 0, ICB, scratch)
-        pieces = (t1 - t0 + pixels - 1) // pixels
-        size, longer = (t1 - t0) // pieces, (t1 - t0) % pieces
-        for ob in range(ob0, ob1, pair):
-            blocks = min(pair, ob1 - ob)
-            m_plane = _odd_lines(blocks * T * 16)
-            for i0 in range(0, ICB, piece):
-                count = min(piece, ICB - i0)
-                if whole_plane > 0:
-                    u, u_plane, u_block = address(whole) + ob * ICB * 1024, whole_plane, ICB * 256
-                else:
-                    u, u_plane, u_block = address(U), _odd_lines(pair * piece * 256), piece * 256
-                    for j in range(blocks):
-                        for i in range(count):
-                            _filter(filters, m, w, ob + j, i0 + i, turned, scratch, u + (j * u_block + i * 256) * 4, u_plane)
-                for plane in range(planes):
-                    a = address(V) + (plane * v_plane + i0 * T * 16) * 4
-                    c = address(M) + plane * m_plane * 4
-                    add = 1 if i0 > 0 else 0
-                    for width, tiles in ((size + 1, longer), (size, pieces - longer)):
-                        call(multiply, (width, blocks, tiles, a, 16, address(table), count, 16, u + plane * u_plane * 4,
-                                        u_block, c, 16, T * 16, add))
-                        a += width * tiles * 64
-                        c += width * tiles * 64
-            _gather(outputs, whole_outputs, m, y, M, T, t0, t1, TH, TW, ob, ob + blocks, scratch)
-
-
-@kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i', ['float32'])
-def _backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, T, piece, once, V, Z, U, scratch, ob0, ob1):
-    """Output blocks ob0 ... ob1. once: all tiles fit T, so the gradient of `pair` x `piece` blocks is completed at a time;
-    else that of all blocks is summed in U over the groups of tiles."""
-    N, _, H, W, _ = dy.shape
-    ICB, planes = x.shape[1], (m + 2) ** 2
-    TH, TW = (H + m - 1) // m, (W + m - 1) // m
-    v_plane, z_plane = _odd_lines(ICB * T * 16), _odd_lines((ob1 - ob0) * T * 16)
-    u_block = piece * 256
-    u_plane = _odd_lines((pair if once else ob1 - ob0) * u_block)
-    pieces = (16 + limit - 1) // limit
-    for t0 in range(0, N * TH * TW, T):
-        t1 = min(N * TH * TW, t0 + T)
-        _scatter(inputs, m, m + 2, V, T, x, t0, t1, TH, TW, 0, ICB, scratch)
-        _scatter(gradients, m, m, Z, T, dy, t0, t1, TH, TW, ob0, ob1, scratch)
-        for ob in range(ob0, ob1, pair):
-            blocks = min(pair, ob1 - ob)
-            for i0 in range(0, ICB, piece):
-                count = min(piece, ICB - i0)
-                u = address(U) + (0 if once else (ob - ob0) * u_block * 4)
-                for plane in range(planes):
-                    b = address(Z) + (plane * z_plane + (ob - ob0) * T * 16) * 4
-                    a = address(V) + (plane * v_plane + i0 * T * 16) * 4
-                    c = u + plane * u_plane * 4
-                    for k in range(pieces):
-                        width = (16 + k) // pieces
-                        call(outer, (width, blocks, count, a, T * 16, 0, 16, b, 0, T * 16, 1, t1 - t0, c, 256, u_block,
-                                     1 if t0 > 0 else 0))
-                        a += width * 4
-                        c += width * 64
-                if once:
-                    _finish(back, m, dw, u, u_plane, u_block, ob, blocks, i0, count)
-    if not once:
-        for ob in range(ob0, ob1):
-            u = address(U) + (ob - ob0) * u_block * 4
-            _finish(back, m, dw, u, u_plane, u_block, ob, 1, 0, ICB)
-
-
-@inline
-def _finish(back, m, dw, u, u_plane, u_block, ob, blocks, ib, count):
-    """Add the transformed gradients u of so many output and input blocks to dw."""
-    for j in range(blocks):
-        for i in range(count):
-            target = address(dw) + (ob + j) * dw.strides[0] + (ib + i) * dw.strides[1]
-            call(back, (16, u + (j * u_block + i * 256) * 4, (m + 2) * u_plane, u_plane, 16, target, 768, 256, 16))
+    spread(-(-ocb // pair), part)

@@ -141,6 +141,23 @@ def test_choice():
         kernels.conv_forward(x, x, np.zeros((1, 1, 1, 1, 16, 16), np.float32), 1, algorithm='winograd4')
 
 
+def test_workspace_is_predicted():
+    from mpi_ftp.kernels import threads
+    x, f = normal((2, 3, 42, 34, 16), 0), np.zeros((5, 3, 3, 3, 16, 16), np.float32)
+    dy = np.zeros((2, 5, 40, 32, 16), np.float32)
+    calls = {'forward': lambda a: kernels.conv_forward(dy, x, f, 1, algorithm=a),
+             'backward_weights': lambda a: kernels.conv_backward_weights(f, x, dy, 1, algorithm=a),
+             'backward_data': lambda a: kernels.conv_backward_data(x, framed(dy, 2, 2), f, 1, margin=2, algorithm=a)}
+    for algorithm in TOLERANCE:
+        for pass_, run in calls.items():
+            threads._local.__dict__.clear()
+            run(algorithm)
+            size = (2, 42, 34) if pass_ == 'backward_data' else (2, 40, 32)
+            told = sum(kernels.workspace_bytes(pass_, algorithm, 48, 80, (3, 3), *size))
+            took = sum(buffer.nbytes for buffer in threads._local.__dict__.values())
+            assert told <= took <= told + 1024
+
+
 @pytest.mark.parametrize('simd', ['avx2', 'neon', 'generic', 'nonsense'])
 def test_other_vector_widths(simd):
     """Every tile runs on every CPU; only the speed differs."""

@@ -1,0 +1,214 @@
+"""Winograd's transforms as vector code and the loops over tiles. What is computed is told in `winograd`, whose names are used."""
+import numpy as np
+
+from .direct import transpose
+from .jit import Native, address, call, inline, instructions, kernel
+from .threads import LINE
+from .transform import emit_tiles
+
+MATRICES = {  # m: B^T, G, A^T
+    2: ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+        [[1, 0, 0], [.5, .5, .5], [.5, -.5, .5], [0, 0, 1]],
+        [[1, 1, 1, 0], [0, 1, -1, -1]]),
+    4: ([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0],
+         [0, 4, 0, -5, 0, 1]],
+        [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
+         [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
+        [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
+}
+SCRATCH = 36 * 16 + 9 * 256     # floats: a tile at the edge, and a turned filter
+
+
+def _transform(name, matrix, how='store'):
+    matrix = np.array(matrix, float)
+    run = instructions(lambda e, count, source, a, b, c, target, *steps:
+                       emit_tiles(e, matrix, how, count, e.pointer(source), a, b, c, e.pointer(target), *steps))
+
+    def transform(count, source, s_row, s_column, s_next, target, t_row, t_column, t_next):
+        run((count, source, s_row, s_column, s_next, target, t_row, t_column, t_next))
+    return Native(transform, name)
+
+
+TRANSFORMS = {m: {
+    'inputs': _transform(f'-inputs{m}', BT),
+    'filters': _transform(f'-filters{m}', G),
+    'outputs': _transform(f'-outputs{m}', AT),
+    'streamed outputs': _transform(f'-streamed-outputs{m}', AT, 'stream'),
+    'gradients': _transform(f'-gradients{m}', np.transpose(AT)),
+    'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), 'add'),
+} for m, (BT, G, AT) in MATRICES.items()}
+
+
+def odd_lines(floats):
+    """So many floats, rounded up to an odd number of cache lines."""
+    return (-(-floats // LINE) | 1) * LINE
+
+
+_odd_lines = inline(odd_lines)
+
+
+@inline
+def _filter(transform, m, w, ob, ib, turned, scratch, target, plane):
+    """U of one block of filters: output block ob, input block ib of the convolution that is done with w."""
+    if turned:
+        for k in range(9):
+            transpose((address(w) + ib * w.strides[0] + ob * w.strides[1] + k * 1024,
+                       address(scratch) + (8 - k) * 1024))
+        source = address(scratch)
+    else:
+        source = address(w) + ob * w.strides[0] + ib * w.strides[1]
+    call(transform, (16, source, 768, 256, 16, target, (m + 2) * plane, plane, 16))
+
+
+@kernel('i i c1 i c6 i i i', ['float32'])
+def transform_filters(transform, m, U, plane, w, turned, first, last):
+    """U (planes, OCB, ICB, 16, 16) for output blocks first ... last."""
+    ICB = w.shape[0] if turned else w.shape[1]
+    scratch = np.empty(9 * 256, np.float32)
+    for ob in range(first, last):
+        for ib in range(ICB):
+            _filter(transform, m, w, ob, ib, turned, scratch, address(U) + (ob * ICB + ib) * 1024, plane)
+
+
+@inline
+def _run(t, last, TH, TW, m, size, H, W):
+    """Sample, row and column of tile t, the tiles up to `last` in its row, and how many of them lie inside H x W pixels."""
+    n, ty, tx = t // (TH * TW), t // TW % TH, t % TW
+    count = min(last - t, TW - tx)
+    inside = 0
+    if ty * m + size <= H:
+        inside = max(0, min(count, (W - size) // m + 1 - tx))
+    return n, ty * m, tx * m, count, inside
+
+
+@inline
+def _scatter(transform, m, size, V, T, x, first, last, TH, TW, b0, b1, scratch):
+    """Transform tiles first ... last of blocks b0 ... b1 of x into V. A tile reads size x size pixels, those past x zero."""
+    H, W = x.shape[2], x.shape[3]
+    plane = _odd_lines((b1 - b0) * T * 16)
+    row, column = x.strides[2] // 4, x.strides[3] // 4
+    for b in range(b0, b1):
+        target = address(V) + (b - b0) * T * 64
+        t = first
+        while t < last:
+            n, h, v, count, inside = _run(t, last, TH, TW, m, size, H, W)
+            source = address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2] + v * x.strides[3]
+            call(transform, (inside, source, row, column, m * column, target, (m + 2) * plane, plane, 16))
+            for k in range(inside, count):
+                scratch[:size * size * 16] = 0
+                for i in range(min(size, H - h)):
+                    for j in range(min(size, W - v - k * m)):
+                        for lane in range(16):
+                            scratch[(i * size + j) * 16 + lane] = x[n, b, h + i, v + k * m + j, lane]
+                call(transform, (1, address(scratch), size * 16, 16, 0, target + k * 64, (m + 2) * plane, plane, 16))
+            target += count * 64
+            t += count
+
+
+@inline
+def _gather(transform, whole, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
+    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y; by `whole` where no pixel of
+    the tile lies past y."""
+    H, W = y.shape[2], y.shape[3]
+    plane = _odd_lines((b1 - b0) * T * 16)
+    row, column = y.strides[2] // 4, y.strides[3] // 4
+    for b in range(b0, b1):
+        source = address(M) + (b - b0) * T * 64
+        t = first
+        while t < last:
+            n, h, v, count, inside = _run(t, last, TH, TW, m, m, H, W)
+            target = address(y) + n * y.strides[0] + b * y.strides[1] + h * y.strides[2] + v * y.strides[3]
+            call(whole, (inside, source, (m + 2) * plane, plane, 16, target, row, column, m * column))
+            for k in range(inside, count):
+                call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0))
+                for i in range(min(m, H - h)):
+                    for j in range(min(m, W - v - k * m)):
+                        for lane in range(16):
+                            y[n, b, h + i, v + k * m + j, lane] = scratch[(i * m + j) * 16 + lane]
+            source += count * 64
+            t += count
+
+
+@kernel('i i i i i i i i f5 f5 c6 i c1 i i i n1 c1 c1 c1 c1 i i i i', ['float32'])
+def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, y, x, w, turned, whole, whole_plane, T, piece, table,
+             V, M, U, scratch, first, last, ob0, ob1):
+    """Groups first ... last of T tiles of output blocks ob0 ... ob1. whole: U of all filters; without (whole_plane 0) the
+    filters of `piece` input blocks are transformed at a time."""
+    N, _, H, W, _ = y.shape
+    ICB, planes = x.shape[1], (m + 2) ** 2
+    TH, TW = (H + m - 1) // m, (W + m - 1) // m
+    v_plane = _odd_lines(ICB * T * 16)
+    for group in range(first, last):
+        t0, t1 = group * T, min(N * TH * TW, group * T + T)
+        _scatter(inputs, m, m + 2, V, T, x, t0, t1, TH, TW, 0, ICB, scratch)
+        pieces = (t1 - t0 + pixels - 1) // pixels
+        size, longer = (t1 - t0) // pieces, (t1 - t0) % pieces
+        for ob in range(ob0, ob1, pair):
+            blocks = min(pair, ob1 - ob)
+            m_plane = _odd_lines(blocks * T * 16)
+            for i0 in range(0, ICB, piece):
+                count = min(piece, ICB - i0)
+                if whole_plane > 0:
+                    u, u_plane, u_block = address(whole) + ob * ICB * 1024, whole_plane, ICB * 256
+                else:
+                    u, u_plane, u_block = address(U), _odd_lines(pair * piece * 256), piece * 256
+                    for j in range(blocks):
+                        for i in range(count):
+                            _filter(filters, m, w, ob + j, i0 + i, turned, scratch, u + (j * u_block + i * 256) * 4, u_plane)
+                for plane in range(planes):
+                    a = address(V) + (plane * v_plane + i0 * T * 16) * 4
+                    c = address(M) + plane * m_plane * 4
+                    add = 1 if i0 > 0 else 0
+                    for width, tiles in ((size + 1, longer), (size, pieces - longer)):
+                        call(multiply, (width, blocks, tiles, a, 16, address(table), count, 16, u + plane * u_plane * 4,
+                                        u_block, c, 16, T * 16, add))
+                        a += width * tiles * 64
+                        c += width * tiles * 64
+            _gather(outputs, whole_outputs, m, y, M, T, t0, t1, TH, TW, ob, ob + blocks, scratch)
+
+
+@kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i', ['float32'])
+def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, T, piece, once, V, Z, U, scratch, ob0, ob1):
+    """Output blocks ob0 ... ob1. once: all tiles fit T, so the gradient of `pair` x `piece` blocks is completed at a time;
+    else that of all blocks is summed in U over the groups of tiles."""
+    N, _, H, W, _ = dy.shape
+    ICB, planes = x.shape[1], (m + 2) ** 2
+    TH, TW = (H + m - 1) // m, (W + m - 1) // m
+    v_plane, z_plane = _odd_lines(ICB * T * 16), _odd_lines((ob1 - ob0) * T * 16)
+    u_block = piece * 256
+    u_plane = _odd_lines((pair if once else ob1 - ob0) * u_block)
+    pieces = (16 + limit - 1) // limit
+    for t0 in range(0, N * TH * TW, T):
+        t1 = min(N * TH * TW, t0 + T)
+        _scatter(inputs, m, m + 2, V, T, x, t0, t1, TH, TW, 0, ICB, scratch)
+        _scatter(gradients, m, m, Z, T, dy, t0, t1, TH, TW, ob0, ob1, scratch)
+        for ob in range(ob0, ob1, pair):
+            blocks = min(pair, ob1 - ob)
+            for i0 in range(0, ICB, piece):
+                count = min(piece, ICB - i0)
+                u = address(U) + (0 if once else (ob - ob0) * u_block * 4)
+                for plane in range(planes):
+                    b = address(Z) + (plane * z_plane + (ob - ob0) * T * 16) * 4
+                    a = address(V) + (plane * v_plane + i0 * T * 16) * 4
+                    c = u + plane * u_plane * 4
+                    for k in range(pieces):
+                        width = (16 + k) // pieces
+                        call(outer, (width, blocks, count, a, T * 16, 0, 16, b, 0, T * 16, 1, t1 - t0, c, 256, u_block,
+                                     1 if t0 > 0 else 0))
+                        a += width * 4
+                        c += width * 64
+                if once:
+                    _finish(back, m, dw, u, u_plane, u_block, ob, blocks, i0, count)
+    if not once:
+        for ob in range(ob0, ob1):
+            u = address(U) + (ob - ob0) * u_block * 4
+            _finish(back, m, dw, u, u_plane, u_block, ob, 1, 0, ICB)
+
+
+@inline
+def _finish(back, m, dw, u, u_plane, u_block, ob, blocks, ib, count):
+    """Add the transformed gradients u of so many output and input blocks to dw."""
+    for j in range(blocks):
+        for i in range(count):
+            target = address(dw) + (ob + j) * dw.strides[0] + (ib + i) * dw.strides[1]
+            call(back, (16, u + (j * u_block + i * 256) * 4, (m + 2) * u_plane, u_plane, 16, target, 768, 256, 16))
