@@ -57,7 +57,10 @@ def grouping(pass_, m, ocb, icb, n, h, w):
         shared = 0
     else:
         whole = tiles > TILES and ocb * icb * planes * 1024 <= WHOLE
-        together = _even(tiles, TILES if whole else max(TILES, V_BYTES // (planes * icb * 64)))
+        most = TILES if whole else max(TILES, V_BYTES // (planes * icb * 64))
+        if tiles >= 2 * TILES * get_threads():              # a group for each thread, rather than all tiles for all
+            most = min(most, -(-tiles // get_threads()))
+        together = _even(tiles, most)
         piece = icb if whole else min(PIECE, icb)
         own = icb * together * 16, pair * together * 16, 0 if whole else pair * piece * 256
         shared = planes * odd_lines(ocb * icb * 256) if whole else 0
@@ -96,7 +99,7 @@ def forward(m, y, x, w, turned=False):
                                m, y, x, w, int(turned), filters, plane, g.together, g.piece, _offsets(icb, g.together),
                                *workspace('own', *g.own), first, last, ob0, ob1)
 
-    if g.groups >= 4 * get_threads():
+    if g.groups >= 4 * get_threads() or g.groups % get_threads() == 0:
         spread(g.groups, lambda first, last: part(first, last, 0, ocb))
     else:
         spread(-(-ocb // pair), lambda first, last: part(0, g.groups, first * pair, min(ocb, last * pair)))
