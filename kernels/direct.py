@@ -191,7 +191,7 @@ def _gather(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last)
                         c += 64 * width * tiles
 
 
-transpose = instructions(lambda e, source, target: emit_transpose(e, e.pointer(source), e.pointer(target)))
+transpose = instructions(lambda e, source, target, ahead: emit_transpose(e, e.pointer(source), e.pointer(target), ahead))
 
 
 @kernel('c1 c6 n1 i i', ['float32'])
@@ -202,4 +202,4 @@ def turn(panel, w, taps, first, last):
         for ob in range(OCB):
             for t in range(taps.size):
                 source = address(w) + ob * w.strides[0] + ib * w.strides[1] + taps[t] * 1024
-                transpose((source, address(panel) + ((ib * OCB + ob) * taps.size + t) * 1024))
+                transpose((source, address(panel) + ((ib * OCB + ob) * taps.size + t) * 1024, w.strides[0] // 4))

@@ -5,9 +5,12 @@ from llvmlite import ir
 from .simd import BLOCK, INT, INT32
 
 
-def emit_transpose(e, source, target):
-    """A 16 x 16 block of contiguous floats, transposed, in squares as wide as a vector."""
+def emit_transpose(e, source, target, ahead):
+    """A 16 x 16 block of contiguous floats, transposed, in squares as wide as a vector; what lies `ahead` floats on will be
+    asked for soon."""
     n = e.width
+    for i in range(BLOCK):
+        e.prefetch(e.at(source, ahead), i * BLOCK)
     for i in range(0, BLOCK, n):
         for j in range(0, BLOCK, n):
             rows = [e.load(source, (i + k) * BLOCK + j) for k in range(n)]
@@ -23,16 +26,22 @@ def _interleave(n, half):
     return ir.Constant(ir.VectorType(INT32, n), [k for i in range(first, first + n // 2) for k in (i, n + i)])
 
 
-def emit_tiles(e, matrix, how, count, source, s_row, s_column, s_next, target, t_row, t_column, t_next):
+def emit_tiles(e, matrix, how, fetch, count, source, s_row, s_column, s_next, target, t_row, t_column, t_next, ahead):
     """`count` times target = matrix @ source @ matrix.T, where an entry of source and target is 16 neighbouring floats.
 
-    how: 'store', 'add' to the target, or 'stream' to it past the caches.
+    how: 'store', 'add' to the target, or 'stream' to it past the caches. With `fetch`, what lies `ahead` floats on from the
+    source, or from the target that is added to, is asked for now.
     Entry (i, j) lies i * s_row + j * s_column floats on, the next tile s_next.
     """
     outputs, inputs = matrix.shape
 
     def one(carried):
         source, target = carried
+        read, row, column, n = (target, t_row, t_column, outputs) if how == 'add' else (source, s_row, s_column, inputs)
+        for i in range(n if fetch else 0):
+            for j in range(n):
+                place = e.at(e.at(read, e.b.mul(row, INT(i))), e.b.mul(column, INT(j)))
+                e.prefetch(e.at(place, ahead))
         for part in range(0, BLOCK, e.width):
             half = []
             for j in range(inputs):

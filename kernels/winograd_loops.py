@@ -19,23 +19,23 @@ MATRICES = {  # m: B^T, G, A^T
 SCRATCH = 36 * 16 + 9 * 256     # floats: a tile at the edge, and a turned filter
 
 
-def _transform(name, matrix, how='store'):
+def _transform(name, matrix, how='store', fetch=False):
     matrix = np.array(matrix, float)
     run = instructions(lambda e, count, source, a, b, c, target, *steps:
-                       emit_tiles(e, matrix, how, count, e.pointer(source), a, b, c, e.pointer(target), *steps))
+                       emit_tiles(e, matrix, how, fetch, count, e.pointer(source), a, b, c, e.pointer(target), *steps))
 
-    def transform(count, source, s_row, s_column, s_next, target, t_row, t_column, t_next):
-        run((count, source, s_row, s_column, s_next, target, t_row, t_column, t_next))
+    def transform(count, source, s_row, s_column, s_next, target, t_row, t_column, t_next, ahead):
+        run((count, source, s_row, s_column, s_next, target, t_row, t_column, t_next, ahead))
     return Native(transform, name)
 
 
 TRANSFORMS = {m: {
     'inputs': _transform(f'-inputs{m}', BT),
-    'filters': _transform(f'-filters{m}', G),
+    'filters': _transform(f'-filters{m}', G, fetch=True),
     'outputs': _transform(f'-outputs{m}', AT),
     'streamed outputs': _transform(f'-streamed-outputs{m}', AT, 'stream'),
     'gradients': _transform(f'-gradients{m}', np.transpose(AT)),
-    'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), 'add'),
+    'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), 'add', fetch=True),
 } for m, (BT, G, AT) in MATRICES.items()}
 
 
@@ -53,11 +53,11 @@ def _filter(transform, m, w, ob, ib, turned, scratch, target, plane):
     if turned:
         for k in range(9):
             transpose((address(w) + ib * w.strides[0] + ob * w.strides[1] + k * 1024,
-                       address(scratch) + (8 - k) * 1024))
+                       address(scratch) + (8 - k) * 1024, w.strides[0] // 4))
         source = address(scratch)
     else:
         source = address(w) + ob * w.strides[0] + ib * w.strides[1]
-    call(transform, (16, source, 768, 256, 16, target, (m + 2) * plane, plane, 16))
+    call(transform, (16, source, 768, 256, 16, target, (m + 2) * plane, plane, 16, w.strides[1] // 4))
 
 
 @kernel('i i c1 i c6 i i i', ['float32'])
@@ -93,14 +93,14 @@ def _scatter(transform, m, size, V, T, x, first, last, TH, TW, b0, b1, scratch):
         while t < last:
             n, h, v, count, inside = _run(t, last, TH, TW, m, size, H, W)
             source = address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2] + v * x.strides[3]
-            call(transform, (inside, source, row, column, m * column, target, (m + 2) * plane, plane, 16))
+            call(transform, (inside, source, row, column, m * column, target, (m + 2) * plane, plane, 16, 0))
             for k in range(inside, count):
                 scratch[:size * size * 16] = 0
                 for i in range(min(size, H - h)):
                     for j in range(min(size, W - v - k * m)):
                         for lane in range(16):
                             scratch[(i * size + j) * 16 + lane] = x[n, b, h + i, v + k * m + j, lane]
-                call(transform, (1, address(scratch), size * 16, 16, 0, target + k * 64, (m + 2) * plane, plane, 16))
+                call(transform, (1, address(scratch), size * 16, 16, 0, target + k * 64, (m + 2) * plane, plane, 16, 0))
             target += count * 64
             t += count
 
@@ -118,9 +118,9 @@ def _gather(transform, whole, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
         while t < last:
             n, h, v, count, inside = _run(t, last, TH, TW, m, m, H, W)
             target = address(y) + n * y.strides[0] + b * y.strides[1] + h * y.strides[2] + v * y.strides[3]
-            call(whole, (inside, source, (m + 2) * plane, plane, 16, target, row, column, m * column))
+            call(whole, (inside, source, (m + 2) * plane, plane, 16, target, row, column, m * column, 0))
             for k in range(inside, count):
-                call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0))
+                call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0, 0))
                 for i in range(min(m, H - h)):
                     for j in range(min(m, W - v - k * m)):
                         for lane in range(16):
@@ -211,4 +211,4 @@ def _finish(back, m, dw, u, u_plane, u_block, ob, blocks, ib, count):
     for j in range(blocks):
         for i in range(count):
             target = address(dw) + (ob + j) * dw.strides[0] + (ib + i) * dw.strides[1]
-            call(back, (16, u + (j * u_block + i * 256) * 4, (m + 2) * u_plane, u_plane, 16, target, 768, 256, 16))
+            call(back, (16, u + (j * u_block + i * 256) * 4, (m + 2) * u_plane, u_plane, 16, target, 768, 256, 16, dw.strides[1] // 4))
