@@ -65,8 +65,8 @@ class RunFolder:
         self.metrics = csv.DictWriter(self.metrics_file, columns, lineterminator='\n')
 
     def row(self, **values):
-        """Append one row to metrics.csv; it is in the file when this returns. Floats keep nine digits."""
-        self.metrics.writerow({key: f'{value:.9g}' if isinstance(value, float) else value for key, value in values.items()})
+        """Append one row to metrics.csv; it is in the file when this returns. Floats keep nine digits, the loss fifteen."""
+        self.metrics.writerow({key: f'{value:.{15 if key == "loss" else 9}g}' if isinstance(value, float) else value for key, value in values.items()})
         self.metrics_file.flush()
 
     def log(self, text):

@@ -11,10 +11,10 @@ def test_writes_job_plan_metrics_and_log(tmp_path, capsys):
     run = runfolder.open_run(tmp_path / 'a' / 'b')
     run.write('job.toml', 'seed = 1\n')
     run.write_json('plan.json', {'groups': [0, 4]})
-    run.begin_metrics(['iteration', 'loss'])
-    run.row(iteration=1, loss=1 / 3)
+    run.begin_metrics(['iteration', 'loss', 'rate'])
+    run.row(iteration=1, loss=1 / 3, rate=2 / 3)
     folder = tmp_path / 'a' / 'b'
-    assert (folder / 'metrics.csv').read_bytes() == b'iteration,loss\n1,0.333333333\n'
+    assert (folder / 'metrics.csv').read_bytes() == b'iteration,loss,rate\n1,0.333333333333333,0.666666667\n'
     run.log('two\nlines')
     assert json.loads((folder / 'plan.json').read_text()) == {'groups': [0, 4]} and (folder / 'job.toml').read_text() == 'seed = 1\n'
     assert capsys.readouterr().out == 'two\nlines\n'
