@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 LINE = 16                       # floats of a cache line
-STREAM_BYTES = 16_000_000
+STREAM_BYTES = 5_000_000        # larger arrays are gone from the caches before they are read again
 
 _pool, _count = None, 1
 _local = threading.local()
