@@ -17,6 +17,7 @@ VERBS = {
     'plan': ('show', 'print how a network would be cut among ranks, without training'),
     'convert': ('convert', 'pack labelled pictures into one HDF5 data set'),
     'anchors': ('anchors', 'find anchor boxes of a data set by k-means'),
+    'warmup': ('warmup', 'compile all kernels ahead, on every host'),
     'weights': ('convert_weights', 'list, cut off or convert Darknet weights, checkpoints and .npz files'),
 }
 

@@ -124,3 +124,12 @@ def test_unknown_option_in_process():
         parser = main.Parser(prog='mpi-ftp x')
         parser.add_argument('--one')
         parser.parse_args(['--oen', '3'])
+
+
+def test_warmup_compiles_once_for_each_host(tmp_path):
+    from pathlib import Path
+    cfg = Path(__file__).parent.parent / 'jobs' / 'bccd-quick.cfg'
+    done = alone('warmup', '--cfg', str(cfg))
+    assert done.returncode == 0 and done.stdout.count('float32 kernels are ready after') == 1, done.stdout + done.stderr
+    done = alone('warmup', '--cfg', 'missing.cfg')
+    assert done.returncode == 3 and 'missing.cfg' in done.stderr

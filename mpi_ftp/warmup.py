@@ -1,0 +1,40 @@
+"""The verb `warmup`: compiles all kernels ahead, so that the first run on a machine starts at once."""
+import time
+
+import numpy as np
+
+from . import comm, kernels
+from .job import add_arguments as add_keys
+from .job import from_arguments
+from .loss import prepare
+from .network import read_network
+from .runfolder import terminal
+from .session import losses_of
+
+
+def add_arguments(parser):
+    add_keys(parser, keys=('cfg', 'dtype', 'ranks'))
+
+
+def run(args):
+    """Each host compiles once, on its first rank; under mpirun all hosts at the same time."""
+    job = from_arguments(args)
+    world = comm.world(job.ranks)
+    losses = list(losses_of(read_network(job.cfg)).values()) if job.cfg else []
+    host, begun = world.host_comm(), time.perf_counter()
+    if host.rank == 0:
+        screen = terminal() if world.rank == 0 else None
+        if screen is None:
+            kernels.load(np.dtype(job.dtype))
+        else:
+            from rich.console import Console
+            from rich.progress import Progress
+            with Progress(console=Console(file=screen, force_terminal=True)) as bar:
+                task = bar.add_task('compiling', total=None)
+                kernels.load(np.dtype(job.dtype), lambda done, total: bar.update(task, completed=done, total=total))
+        prepare(losses, np.dtype(job.dtype))
+    times = world.gather((host.rank, world.host, time.perf_counter() - begun))
+    if world.rank == 0:
+        for rank, name, seconds in times:
+            if rank == 0:
+                print(f'{name}: {job.dtype} kernels are ready after {seconds:.1f} s', flush=True)
