@@ -126,10 +126,8 @@ def test_unknown_option_in_process():
         parser.parse_args(['--oen', '3'])
 
 
-def test_warmup_compiles_once_for_each_host(tmp_path):
-    from pathlib import Path
-    cfg = Path(__file__).parent.parent / 'jobs' / 'bccd-quick.cfg'
-    done = alone('warmup', '--cfg', str(cfg))
-    assert done.returncode == 0 and done.stdout.count('float32 kernels are ready after') == 1, done.stdout + done.stderr
-    done = alone('warmup', '--cfg', 'missing.cfg')
-    assert done.returncode == 3 and 'missing.cfg' in done.stderr
+def test_warmup_compiles_once_for_each_host():
+    code, said, wrong = alone('warmup', '--cfg', str(ROOT / 'jobs' / 'bccd-quick.cfg'))
+    assert code == 0 and said.count('float32 kernels are ready after') == 1, said + wrong
+    code, said, wrong = alone('warmup', '--cfg', 'missing.cfg')
+    assert code == 3 and 'missing.cfg' in wrong
