@@ -9,6 +9,7 @@ import numpy as np
 
 from . import direct, grouped, naive, winograd
 from .layout import BLOCK
+from .threads import get_threads
 
 
 def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
@@ -87,7 +88,7 @@ def workspace_bytes(pass_, algorithm, in_channels, out_channels, k, n, h, w):
         return (4 * icb * ocb * 256 * k[0] * k[1] if pass_ == 'backward_data' else 0), 0
     if pass_ == 'backward_data':
         icb, ocb = ocb, icb
-    work = winograd.grouping(pass_, {'winograd2': 2, 'winograd4': 4}[algorithm], ocb, icb, n, h, w)
+    work = winograd.grouping(pass_, {'winograd2': 2, 'winograd4': 4}[algorithm], ocb, icb, n, h, w, get_threads())
     return 4 * work.shared, 4 * sum(work.own)
 
 

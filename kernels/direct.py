@@ -58,8 +58,9 @@ def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
         if stencil:
             stencil(target, source[:, :, :r.pixels + KH - 1, :c.pixels + KW - 1], w)
             continue
-        taps = np.array([kh * KW + kw for kh in r.taps for kw in c.taps])
-        part, panel = np.split(panel, [OCB * ICB * taps.size * 256])
+        taps = _taps(r.taps, c.taps, KW)
+        size = OCB * ICB * taps.size * 256
+        part, panel = panel[:size], panel[size:]
         spread(ICB, functools.partial(turn, part, w, taps))
         steps = source.strides[1], source.strides[2] * r.spacing, source.strides[3] * c.spacing
         table, run = _table(OCB, len(r.taps), len(c.taps), *steps, 16)
@@ -85,6 +86,7 @@ class Phase:
     pixels: int
 
 
+@functools.lru_cache(4096)
 def _phases(stride, dilation, size, length, first, count):
     """Phases with pixels among first ... first + count that some tap reaches from one of `length` outputs."""
     phases = []
@@ -98,6 +100,11 @@ def _phases(stride, dilation, size, length, first, count):
             spacing = offsets[1] - offsets[0] if len(taps) > 1 else 1
             phases.append(Phase(taps, spacing, stride * start + p - first, start + offsets[0], stop - start))
     return phases
+
+
+@functools.cache
+def _taps(rows, columns, width):
+    return np.array([kh * width + kw for kh in rows for kw in columns])
 
 
 @functools.lru_cache(4096)

@@ -45,8 +45,9 @@ class Grouping:
         return -(-self.tiles // self.together)
 
 
-def grouping(pass_, m, ocb, icb, n, h, w):
-    """The Grouping of a pass over n maps of h x w pixels from icb to ocb blocks."""
+@functools.lru_cache(4096)
+def grouping(pass_, m, ocb, icb, n, h, w, threads):
+    """The Grouping of a pass over n maps of h x w pixels from icb to ocb blocks, for so many threads."""
     planes, pair = (m + 2) ** 2, native.TILE.blocks
     tiles = n * -(-h // m) * -(-w // m)
     if pass_ == 'backward_weights':
@@ -58,8 +59,8 @@ def grouping(pass_, m, ocb, icb, n, h, w):
     else:
         whole = tiles > TILES and ocb * icb * planes * 1024 <= WHOLE
         most = TILES if whole else max(TILES, V_BYTES // (planes * icb * 64))
-        if tiles >= 2 * TILES * get_threads():              # a group for each thread, rather than all tiles for all
-            most = min(most, -(-tiles // get_threads()))
+        if tiles >= 2 * TILES * threads:                    # a group for each thread, rather than all tiles for all
+            most = min(most, -(-tiles // threads))
         together = _even(tiles, most)
         piece = icb if whole else min(PIECE, icb)
         own = icb * together * 16, pair * together * 16, 0 if whole else pair * piece * 256
@@ -73,6 +74,11 @@ def _even(tiles, most):
     return max(1, -(-tiles // groups))
 
 
+@functools.cache
+def _natives(m):
+    return {name: each.address for name, each in TRANSFORMS[m].items()}
+
+
 @functools.lru_cache(1024)
 def _offsets(blocks, together):
     return np.arange(blocks) * together * 16
@@ -83,10 +89,10 @@ def forward(m, y, x, w, turned=False):
     and columns more than y."""
     n, ocb, h, width, _ = y.shape
     icb, pair = x.shape[1], native.TILE.blocks
-    g = grouping('forward', m, ocb, icb, n, h, width)
+    g = grouping('forward', m, ocb, icb, n, h, width, get_threads())
     if not g.tiles:
         return
-    natives = {name: each.address for name, each in TRANSFORMS[m].items()}
+    natives = _natives(m)
     outputs = natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs']
     filters, plane = w.reshape(-1), 0
     if g.whole:
@@ -109,10 +115,10 @@ def backward_weights(m, dw, x, dy):
     """dw += gradient of the filters."""
     n, ocb, h, width, _ = dy.shape
     icb, pair = x.shape[1], native.TILE.blocks
-    g = grouping('backward_weights', m, ocb, icb, n, h, width)
+    g = grouping('backward_weights', m, ocb, icb, n, h, width, get_threads())
     if not g.tiles:
         return
-    natives = {name: each.address for name, each in TRANSFORMS[m].items()}
+    natives = _natives(m)
 
     def part(first, last):
         winograd_loops.backward_weights(native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
