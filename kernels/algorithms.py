@@ -19,13 +19,16 @@ def set_winograd(switch):
 
 def choose(pass_, in_channels, out_channels, k, stride, map_h, map_w, dilation=1, groups=1):
     """'direct', 'winograd2' or 'winograd4' for pass_ 'forward', 'backward_data' or 'backward_weights' of a convolution with
-    k x k filters (an int, or a tuple) and an output map of map_h x map_w pixels."""
-    if k not in (3, (3, 3)) or stride != 1 or dilation != 1 or groups != 1 or in_channels < 16:
+    k x k filters (an int, or a tuple) and an output map of map_h x map_w pixels. So far every pass takes the same."""
+    if k not in (3, (3, 3)) or stride != 1 or dilation != 1 or groups != 1 or min(in_channels, out_channels) < 16:
         return 'direct'
-    return _SWITCHES[_switch] or _fastest(pass_, in_channels, out_channels, map_h, map_w)
+    return _SWITCHES[_switch] or _fastest(in_channels, out_channels, map_h, map_w)
 
 
-def _fastest(pass_, in_channels, out_channels, map_h, map_w):
-    if min(in_channels, out_channels) < 32 or min(map_h, map_w) < 7:
-        return 'direct'
-    return 'winograd4'
+def _fastest(in_channels, out_channels, map_h, map_w):
+    """Measured with `python -m mpi_ftp.kernels` on a Zen 5 core. A small map fills its last tiles badly, and then has too few
+    of them to pay for the transforms of the filters."""
+    side, channels = min(map_h, map_w), min(in_channels, out_channels)
+    if side >= 12:
+        return 'winograd4'
+    return 'winograd2' if side >= 7 and channels >= 256 else 'direct'

@@ -126,6 +126,8 @@ def test_threads_change_nothing(algorithm):
 def test_choice():
     assert kernels.choose('forward', 64, 128, 3, 1, 38, 38) == 'winograd4'
     assert kernels.choose('forward', 3, 32, 3, 1, 608, 608) == 'direct'
+    assert kernels.choose('forward', 512, 512, 3, 1, 7, 9) == 'winograd2'
+    assert kernels.choose('forward', 64, 64, 3, 1, 7, 9) == kernels.choose('forward', 512, 512, 3, 1, 4, 99) == 'direct'
     for other in [dict(k=1), dict(stride=2), dict(dilation=2), dict(groups=2), dict(k=(3, 1))]:
         assert kernels.choose('forward', **{**dict(in_channels=64, out_channels=64, k=3, stride=1, map_h=38, map_w=38), **other}) == 'direct'
     try:
