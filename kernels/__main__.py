@@ -1,10 +1,11 @@
-"""python -m mpi_ftp.kernels: benchmark of every convolution of the reference workload (or of the shapes given), as a table
-and a bar chart."""
+"""python -m mpi_ftp.kernels: benchmark of every convolution of the reference workload, of a .cfg or of the shapes given, as a
+table and a bar chart."""
 import argparse
 import importlib.util
 import os
 import sys
 
+SIDES = 608, 416
 # PyTorch allocates its outputs afresh: without these it would pay page faults for each
 MALLOC = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2 ** 34)}
 
@@ -15,21 +16,35 @@ def main():
     if torch and any(os.environ.get(name) != value for name, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, '-m', __spec__.parent, *sys.argv[1:]], {**os.environ, **MALLOC})
     from . import bench
-    if options.shape:
-        shapes = [bench.Shape(*(int(x) for x in text.split(',')), n=options.batch) for text in options.shape]
-    else:
-        shapes = [shape for side in options.side for shape in bench.reference(side, options.batch)]
+    shapes = chosen(bench, options)
     rows = convolutions(bench, shapes, options.seconds, torch)
-    if not options.shape:
-        elementwise(bench, options.side, options.seconds, torch)
+    if not (options.shape or options.cfg):
+        elementwise(bench, options.side or SIDES, options.seconds, torch)
     if options.chart:
         chart(rows, options.chart)
         print(f'bar chart: {options.chart}')
 
 
+def chosen(bench, options):
+    """The shapes to measure: one tile of each, if a grid is given, and none twice."""
+    rows, columns = (int(x) for x in options.grid.split('x'))
+    found = [tuple(int(x) for x in text.split(',')) for text in options.shape or []]
+    for name in options.cfg or []:
+        from .cfg_shapes import convolutions as read
+        with open(name) as file:
+            text = file.read()
+        found += [shape for side in options.side or [None] for shape in read(text, side)]
+    if not found:
+        found = [(s.channels, s.filters, s.size, s.stride, s.h, s.w) for side in options.side or SIDES for s in bench.reference(side)]
+    tiles = [(*shape, -(-h // rows), -(-w // columns)) for *shape, h, w in found]
+    return [bench.Shape(*shape, n=options.batch) for shape in dict.fromkeys(tiles)]
+
+
 def parse():
     parser = argparse.ArgumentParser(prog='python -m mpi_ftp.kernels', description=__doc__)
-    parser.add_argument('side', nargs='*', type=int, default=[608, 416], help='sides of the picture (608 416)')
+    parser.add_argument('side', nargs='*', type=int, help='sides of the picture (608 416, or as the .cfg says)')
+    parser.add_argument('--cfg', action='append', metavar='FILE', help='the convolutions of a Darknet .cfg; may be repeated')
+    parser.add_argument('--grid', default='1x1', metavar='RxC', help='one tile of a map cut into so many rows and columns (1x1)')
     parser.add_argument('--shape', action='append', metavar='C,F,K,S,H,W',
                         help='channels, filters, filter size, stride, rows and columns of the output; may be repeated')
     parser.add_argument('--batch', type=int, default=1, help='samples (1)')
