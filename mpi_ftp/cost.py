@@ -13,6 +13,7 @@ from .extents import Extents, common, inside, sides, volume
 from .network import PICTURE
 
 ITEM = 4                    # bytes of a number
+AGAIN = 2 / 3               # of a layer's finish: the moments are known
 BUCKET = 1 << 20            # bytes of gradient summed at a time
 PARTS = 'forward', 'backward', 'recompute', 'exchange', 'norm_sums', 'gradient_sums', 'optimizer'
 
@@ -65,7 +66,7 @@ class CostModel:
         extent = self.extent(group.stop, group.edges, group.cuts, group.start)
         inner = self.inner(group)
         row = {part: float(inner[part][group.start]) for part in ('forward', 'backward', 'norm_sums')}
-        row['recompute'], row['exchange'] = row['forward'] if group.recompute else 0.0, 0.0
+        row['recompute'], row['exchange'] = float(inner['again'][group.start]) if group.recompute else 0.0, 0.0
         self.exchanges(row, group, extent, owned)
         return row
 
@@ -74,7 +75,8 @@ class CostModel:
         key = (group.stop, group.edges) if not group.cuts else (group.stop, group.edges, group.cuts, group.start)
         if key not in self.sums:
             extent, size = self.extent(group.stop, group.edges, group.cuts, group.start), group.stop + 1
-            found = {part: np.zeros(size) for part in ('forward', 'backward', 'norm_sums', 'weights', 'held', 'tape')}
+            found = {part: np.zeros(size) for part in ('forward', 'backward', 'norm_sums', 'again', 'weights', 'held', 'tape')}
+            wanted = {}
             for index in reversed(range(extent.start, group.stop)):
                 forward, backward, norms = self.layer(extent, (group.stop, group.edges, group.cuts), index)
                 layer, seconds, held = self.network.layers[index], 0.0, 0
@@ -84,10 +86,19 @@ class CostModel:
                     seconds = self.update(count) + (1.0 if self.one_host else 0.5) * self.machine.sum_seconds(count * ITEM, ranks)
                 kept = any(Needs.input_again(self.network.layers[r]) for r in self.network.readers[index]) + Needs.z_again(layer)
                 kept *= ITEM * int(volume(extent.computed[index]).max())
-                for part, value in zip(found, (forward.max(), backward.max(), norms, seconds, held, kept)):
+                for part, value in zip(found, (forward.max(), backward.max(), norms, self.again(layer, extent, wanted), seconds, held, kept)):
                     found[part][index] = found[part][index + 1] + value
             self.sums[key] = {part: values.tolist() for part, values in found.items()}
         return self.sums[key]
+
+    def again(self, layer, extent, wanted):
+        """Seconds to compute a layer again; wanted: {later layer: whether its z is}, see buffers.py: what the backward pass does not read is left out."""
+        readers = [self.network.layers[r] for r in self.network.readers[layer.index] if r < extent.stop]
+        y = any(Needs.input_again(reader) or wanted[reader.index] for reader in readers)
+        wanted[layer.index] = z = y or Needs.z_again(layer)
+        shape = sides(extent.computed[layer.index])
+        seconds = self.passes(layer, shape, ('forward',) * z) + AGAIN * self.passes(layer, shape, ('finish',) * y)
+        return float((seconds * self.pace).max())
 
     def layer(self, extent, key, index):
         """(forward seconds of each rank, backward seconds, seconds of batch norm's sums) of a layer."""
@@ -109,7 +120,7 @@ class CostModel:
         n, c, h, w = shape.T
         total = np.zeros(self.ranks)
         if layer.is_head:
-            return total + self.machine.head * n * h * w
+            return total + self.machine.head * n * h * w * len(names) / 2
         for name in names:
             key = layer.index, name
             if key not in self.curves:
@@ -141,7 +152,7 @@ class CostModel:
         if np.any(copied):
             busiest = float((copied * self.pace).max())
             row['forward'] += busiest
-            row['backward'] += busiest
+            row['backward'] += busiest if ways else 0.0
         if ways:
             forward, weights = self.first(group, extent)
             self.add_ways(row, ways, forward, weights)

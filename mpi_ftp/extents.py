@@ -19,45 +19,49 @@ class Extents:
 
     def __init__(self, network, stop, edges, batch, ranks, cuts=(), start=0):
         self.network, self.stop, self.edges, self.ranks = network, stop, edges, ranks
-        last = stop - 1
+        self.start = start
         spans = [list(zip(e, e[1:])) for e in edges]
-        widest = [max(range(len(s)), key=lambda i, s=s: s[i][1] - s[i][0]) for s in spans]
-        keys = [(axis, i) for axis in range(4) for i in range(len(spans[axis]))]
-        corners = {key: [spans[axis][key[1] if axis == key[0] else widest[axis]] for axis in range(4)] for key in keys}
-        boxes = [Region(*zip(*corners[key])) for key in keys]
-        whole = Layout(network.tensor_shape(last, batch), tuple(NOTHING if box.empty else box for box in boxes))
-        layouts = {index: owned_layout(network, last, whole, index) for index in range(start, stop)}
-        shares = [share(network, start, stop, {index: layouts[index][r] for index in layouts}, cuts, True) for r in range(len(keys))]
-        self.index = [np.zeros(ranks, int) for _ in range(4)]
-        cells = list(product(*(range(len(s)) for s in spans)))[:ranks]
-        self.used = np.arange(ranks) < len(cells)
-        for axis in range(4):
-            self.index[axis][:len(cells)] = [cell[axis] for cell in cells]
-        self.keys, self.start = keys, start
+        self.cells = list(product(*(range(len(s)) for s in spans)))[:ranks]
+        widest = tuple(max(range(len(s)), key=lambda i, s=s: s[i][1] - s[i][0]) for s in spans)
+        cells = [widest[:axis] + (i,) + widest[axis + 1:] for axis in range(4) for i in range(len(spans[axis]))]
+        layouts = self.owned_by(cells, spans, batch)
+        self.axes = [axis for axis in range(4) for _ in spans[axis]]
+        if any(region.empty for layout in layouts.values() for region in layout):       # an empty interval hides the others: ask for every rank
+            self.axes, layouts = None, self.owned_by(self.cells, spans, batch)
+        count = len(next(iter(layouts.values())))
+        shares = [share(network, start, stop, {i: layouts[i][r] for i in layouts}, cuts, True) for r in range(count)]
         layers = network.layers
         self.owned, self.computed, self.differentiated, self.reads, self.reads_back = {}, {}, {}, {}, {}
         for i in range(start, stop):
-            self.owned[i] = self.expand([layouts[i][r] for r in range(len(keys))])
+            self.owned[i] = self.expand(layouts[i])
             self.computed[i] = self.expand([s.computed[i] for s in shares])
             self.differentiated[i] = self.expand([s.differentiated[i] for s in shares])
             for k in range(len(layers[i].inputs)):
                 self.reads[i, k] = self.expand([layers[i].needs(s.computed[i])[k] for s in shares])
                 self.reads_back[i, k] = self.expand([layers[i].needs(s.differentiated[i])[k] for s in shares])
 
+    def owned_by(self, cells, spans, batch):
+        """{layer: Layout} with one owner for each of some cells of the product of intervals."""
+        last = self.stop - 1
+        boxes = [Region(*zip(*(spans[axis][i] for axis, i in enumerate(cell)))) for cell in cells]
+        whole = Layout(self.network.tensor_shape(last, batch), tuple(NOTHING if box.empty else box for box in boxes))
+        return {index: owned_layout(self.network, last, whole, index) for index in range(self.start, self.stop)}
+
     def expand(self, regions):
         """Boxes of all ranks from those of the representatives."""
-        boxes = np.zeros((self.ranks, 4, 2), int)
+        boxes, used = np.zeros((self.ranks, 4, 2), int), len(self.cells)
         for axis in range(4):
-            mine = np.array([(r.lo[axis], r.hi[axis]) for r, key in zip(regions, self.keys) if key[0] == axis])
-            boxes[:, axis] = mine[self.index[axis]]
-        boxes[~self.used | (boxes[:, :, 1] <= boxes[:, :, 0]).any(1)] = 0
+            sides = [(r.lo[axis], r.hi[axis]) for n, r in enumerate(regions) if self.axes is None or self.axes[n] == axis]
+            mine = range(used) if self.axes is None else [cell[axis] for cell in self.cells]
+            boxes[:used, axis] = np.array(sides)[mine]
+        boxes[(boxes[:, :, 1] <= boxes[:, :, 0]).any(1)] = 0
         return boxes
 
     def held(self, start, source, back=False):
         """What the group [start, stop) holds of a tensor from outside; back: of its gradient."""
         reads = self.reads_back if back else self.reads
         parts = [reads[i, k] for i in range(start, self.stop) for k, s in enumerate(self.network.layers[i].inputs) if s == source]
-        return union(parts)
+        return union(parts) if parts else np.zeros((self.ranks, 4, 2), int)
 
 
 def union(parts):

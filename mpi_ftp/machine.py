@@ -92,8 +92,8 @@ class Machine:
         return Machine(**{**record, **tuples, 'curves': tuple(map(Curve.from_json, record['curves']))})
 
 
-def measure(comm, network, seconds=2.0):
-    """The Machine of the ranks at hand, from a profile of about `seconds` seconds; the same on every rank (collective)."""
+def measure(comm, network, batch=1, seconds=2.0):
+    """The Machine of the ranks at hand, from a profile of about `seconds` seconds with tiles of `batch` samples; the same on every rank (collective)."""
     from .layer_times import memory_rates, times
     from .link_times import link, sums
     base = resident()
@@ -107,7 +107,7 @@ def measure(comm, network, seconds=2.0):
     for turn in range(rounds):
         comm.barrier()
         if here.rank // together == turn:
-            curves, rates = times(network, comm.size, seconds / rounds), memory_rates()
+            curves, rates = times(network, comm.size, batch, seconds / rounds), memory_rates()
     gathered = comm.gather((comm.host, curves, rates, base))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}

@@ -25,7 +25,7 @@ def plan_run(world, network, batch, job):
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PlanError(f'{job.machine} is not a machine file: {error}') from None
     else:
-        machine = measure(world, network)
+        machine = measure(world, network, batch)
     plan, refused = None, None
     if world.rank == 0:
         try:

@@ -12,7 +12,8 @@ from .footprint import Footprint
 from .plan import GroupPlan, Plan, grid_edges, per_layer, split_small
 from .region import balanced
 
-PRICES = (0.0, 1e-12, 4e-12, 1.6e-11, 6e-11, 2.5e-10, 1e-9, 4e-9, 1.6e-8, 1e-6)      # seconds a byte of tape is worth, rising
+PRICES = 0.0, 1e-11, 1e-10, 1e-9, 1e-6       # seconds that a byte kept from forward to backward is worth
+LIMITS = 1, 1 / 2, 1 / 4, 1 / 8                # of the whole tape: the most that one group may recompute at once
 
 
 def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='auto', recompute='auto', memory=None):
@@ -24,7 +25,7 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
     model = CostModel(network, machine, batch, ranks)
     grids = [checked(grid, ranks)] if grid else all_grids(network, ranks)
     searches = [GridSearch(model, g, groups, recompute, by_hand=bool(grid)) for g in grids]
-    candidates = sorted((search.best(0.0) for search in searches), key=lambda found: found[0])
+    candidates = sorted((search.best() for search in searches), key=lambda found: found[0])
     for seconds, plan, search in candidates:
         if memory is None or Footprint(network, plan, model.machine).worst()[0] <= memory:
             plan = with_cuts(model, plan, cuts)
@@ -135,18 +136,21 @@ class GridSearch:
             return list(pairwise(self.allowed))
         return [(start, stop) for stop in range(1, count + 1) for start in range(stop)]
 
-    def best(self, price):
-        """(predicted seconds, Plan, self) of the cheapest plan when a byte of tape costs `price` seconds."""
+    def best(self, price=0.0, limit=float('inf')):
+        """(predicted seconds, Plan, self) of the cheapest plan when a byte of tape costs `price` seconds and no group recomputes more than
+        `limit` bytes; None where there is none."""
         count = len(self.network)
         states = {(0, 'picture'): (0.0, None, None)}
         for start, stop in sorted(self.spans()):
             for kind in self.kinds(start, stop):
                 for before in [k for p, k in states if p == start]:
-                    total, again = self.step(start, stop, kind, before, price)
+                    total, again = self.step(start, stop, kind, before, price, limit)
                     total += states[start, before][0]
                     if (stop, kind) not in states or total < states[stop, kind][0]:
                         states[stop, kind] = total, (start, before), again
         ends = [k for p, k in states if p == count]
+        if not ends or states[count, min(ends, key=lambda k: states[count, k][0])][0] == float('inf'):
+            return None
         state, groups = (count, min(ends, key=lambda k: states[count, k][0])), []
         while state[0]:
             _, previous, again = states[state]
@@ -155,7 +159,7 @@ class GridSearch:
         plan = Plan(self.model.ranks, self.model.batch, tuple(reversed(groups)))
         return self.model.price(plan).seconds, plan, self
 
-    def step(self, start, stop, kind, before, price):
+    def step(self, start, stop, kind, before, price=0.0, limit=float('inf')):
         """(seconds, recompute) of one group after an output cut as `before`."""
         group, model = GroupPlan(start, stop, self.edges(stop, kind)), self.model
         key = start, stop, group.edges, before == 'grid' and self.grid, before
@@ -163,12 +167,13 @@ class GridSearch:
             row, inner = model.group(group, lambda source: self.owned(source, before)), model.inner(group)
             inputs = sum(int(entry[3].max()) * ITEM for entry in model.entry(group, model.extent(stop, group.edges)))
             base = 2 * model.machine.call + row['forward'] + row['backward'] + row['exchange'] + row['norm_sums'] + inner['weights'][start]
-            model.steps[key] = base, row['forward'], inputs + inner['tape'][start] + inner['held'][start], inputs + inner['held'][start]
-        base, forward, kept, inputs = model.steps[key]
+            model.steps[key] = base, inner['again'][start], inner['tape'][start], inputs + inner['held'][start]
+        base, extra, tape, inputs = model.steps[key]
+        kept = base + price * (tape + inputs), False
         if self.recompute == 'none':
-            return base + price * kept, False
-        again = base + forward + price * inputs, True
-        return again if self.recompute == 'all' else min((base + price * kept, False), again)
+            return kept
+        again = (base + extra + price * inputs if tape <= limit else float('inf')), True
+        return again if self.recompute == 'all' else min(kept, again)
 
     def owned(self, source, before):
         """Boxes of an earlier output: of the group just before as it is cut, of others as that kind of cut would have it."""
@@ -203,23 +208,34 @@ def with_cuts(model, plan, cuts):
 
 def within(model, searches, cuts, memory):
     """The cheapest plan whose fullest rank holds at most `memory` bytes. Raises MemoryRefused."""
-    fitting, least = [], None
+    fitting, least, seen = None, None, {}
     for search in searches:
-        for price in PRICES:
-            seconds, plan, _ = search.best(price)
-            footprint = Footprint(model.network, plan, model.machine)
-            peak, rank = footprint.worst()
+        for seconds, plan, limit in thrifty(search):
+            if fitting and seconds >= fitting[0]:
+                continue
+            if plan not in seen:
+                seen[plan] = Footprint(model.network, plan, model.machine)
+            peak, rank = seen[plan].worst()
             if least is None or peak < least[0]:
-                least = peak, rank, footprint
+                least = peak, rank, seen[plan]
             if peak <= memory:
-                fitting.append((seconds, plan, search))
-                break
-    for seconds, plan, search in sorted(fitting, key=lambda found: found[0]):
-        trial = with_cuts(model, plan, cuts)
-        if Footprint(model.network, trial, model.machine).worst()[0] > memory:
-            trial = plan
-        return predicted(model, trial, search)
-    raise MemoryRefused(refusal(model, least, memory))
+                fitting = seconds, plan, search
+    if not fitting:
+        raise MemoryRefused(refusal(model, least, memory))
+    _, plan, search = fitting
+    trial = with_cuts(model, plan, cuts)
+    return predicted(model, trial if Footprint(model.network, trial, model.machine).worst()[0] <= memory else plan, search)
+
+
+def thrifty(search):
+    """(seconds, plan, limit) of plans that keep and recompute less and less."""
+    whole = sum(search.model.inner(GroupPlan(0, stop, search.edges(stop, 'grid') or search.edges(stop, 'whole')))['tape'][stop - 1]
+                for stop in range(1, len(search.network) + 1))
+    for share in LIMITS:
+        for price in PRICES if share < 1 or search.recompute != 'none' else PRICES[:3]:
+            found = search.best(price, share * whole)
+            if found:
+                yield found[0], found[1], share
 
 
 def refusal(model, least, memory):

@@ -6,6 +6,7 @@ from pathlib import Path
 from . import job as jobs
 from .comm import Alone
 from .errors import JobError
+from .footprint import Footprint
 from .machine import measure, read_machine
 from .network import read_network
 from .plan_table import plan_table
@@ -29,10 +30,11 @@ def run(args):
     args.ranks = None
     job = jobs.from_arguments(args, required=('cfg',))
     network = read_network(job.cfg)
-    machine = machine_of(job, network)
+    mini = mini_batch(network, job)[1]
+    machine = machine_of(job, network, mini)
     if args.save_machine:
         Path(args.save_machine).write_text(json.dumps(machine.to_json()))
-    plan = find_plan(network, ranks, mini_batch(network, job)[1], machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
+    plan = find_plan(network, ranks, mini, machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
                      cuts=job.backward_cuts, recompute=job.recompute, memory=job.memory)
     if os.environ.get('OMPI_COMM_WORLD_RANK', os.environ.get('PMI_RANK', '0')) != '0':
         return
@@ -40,7 +42,7 @@ def run(args):
         Path(args.json).write_text(json.dumps(plan.to_json()))
     if args.png:
         from .plan_picture import draw_plan
-        draw_plan(args.png, network, plan)
+        draw_plan(args.png, network, plan, Footprint(network, plan, machine.placed(ranks)))
     from rich.console import Console
     console = Console()
     console = Console(width=max(console.width, 150))
@@ -49,7 +51,7 @@ def run(args):
         console.print('Rates were measured here; between ranks 1 Gbit/s Ethernet is assumed. --machine FILE takes others.', style='dim')
 
 
-def machine_of(job, network):
+def machine_of(job, network, batch):
     """The machine file that the user names, else what is measured here on one rank."""
     if job.machine:
         return read_machine(job.machine)
@@ -59,7 +61,7 @@ def machine_of(job, network):
     kernels.set_winograd(job.winograd)
     kernels.set_threads(int(job.threads or 1))
     kernels.load(np.dtype(np.float32))
-    return measure(Alone(), network)
+    return measure(Alone(), network, batch)
 
 
 def positive(text):

@@ -1,0 +1,82 @@
+"""Machines: curves between and beyond what was measured, JSON, sums, and a real profile."""
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planning_core import made_up_machine, network_of
+
+from mpi_ftp import comm as comm_module
+from mpi_ftp import kernels
+from mpi_ftp.curves import Class, Curve, class_of, find
+from mpi_ftp.errors import PlanError
+from mpi_ftp.machine import Machine, measure, read_machine
+
+
+def test_a_curve_passes_through_its_points_and_grows_beyond_them():
+    curve = Curve(Class('maxpool', 16, 16, 2, 2), 'forward', (10, 100, 1000), (2e-5, 1e-4, 1e-3))
+    np.testing.assert_allclose(curve(np.array([10, 100, 1000])), curve.seconds)
+    np.testing.assert_allclose(curve(np.array([55, 2000])), [6e-5, 2e-3])
+    assert curve(np.array([0]))[0] == 0 and 0 < curve(np.array([1]))[0] < 2e-5
+
+
+def test_a_class_not_measured_borrows_by_arithmetic():
+    measured = [Curve(Class('convolutional', 16, 32, 3), 'forward', (100,), (1e-3,)), Curve(Class('convolutional', 64, 64, 1), 'forward', (100,), (5e-3,))]
+    assert find(measured, Class('convolutional', 16, 32, 3), 'forward').seconds == (1e-3,)
+    assert find(measured, Class('convolutional', 32, 64, 3), 'forward').seconds == pytest.approx((4e-3,))
+    assert find(measured, Class('convolutional', 64, 128, 1), 'forward').seconds == pytest.approx((1e-2,))
+    assert find(measured, Class('convolutional', 64, 128, 1), 'backward_data') is None
+
+
+def test_winograd_fills_up_its_tiles():
+    kind = Class('convolutional', 64, 64, 3, algorithm='winograd4')
+    assert kind.pixels(5, 8) == 64 and replace(kind, algorithm='direct').pixels(5, 8) == 40
+    assert replace(kind, algorithm='direct').pixels(5, 1) == 20
+
+
+def test_json_gives_the_same_machine(tmp_path):
+    machine = made_up_machine(3, sums=((256, 1e-5), (4096, 1e-4)))
+    path = tmp_path / 'machine.json'
+    path.write_text(json.dumps(machine.to_json()))
+    assert read_machine(path) == machine
+
+
+@pytest.mark.parametrize('text', ['', '{}', '[1]', '{"curves": [], "speed": 3}', '{"curves": [{"kind": "conv"}]}'])
+def test_what_is_no_machine_file_is_refused(tmp_path, text):
+    path = tmp_path / 'machine.json'
+    path.write_text(text)
+    with pytest.raises(PlanError, match='machine'):
+        read_machine(path)
+
+
+def test_sums_are_measured_where_they_were_else_the_cheaper_of_tree_and_ring():
+    machine = made_up_machine(4, sums=((1000, 1e-5), (3000, 3e-5)))
+    assert machine.sum_seconds(2000) == pytest.approx(2e-5) and machine.sum_seconds(6000) == pytest.approx(6e-5)
+    assert machine.sum_seconds(10, 1) == 0
+    other = made_up_machine(4, link=(1e-4, 1e7))
+    assert other.sum_seconds(8) == pytest.approx(4e-4, rel=.01)                 # two trees of two levels
+    assert other.sum_seconds(10 ** 8) == pytest.approx(15, rel=.01)             # 2 * 3 / 4 of the array over the slowest link
+
+
+def test_more_threads_than_cores_slow_a_rank_down():
+    assert made_up_machine(4, hosts=(0, 0, 0, 0), cores=2).slowdown == 2
+    assert made_up_machine(4, cores=2, threads=2).slowdown == 1
+
+
+@pytest.mark.mpi(1, 2, 3, timeout=120)
+def test_a_profile_is_the_same_on_all_ranks_and_knows_every_layer(tmp_path):
+    comm = comm_module.world()
+    network = network_of(tmp_path)
+    for turn in range(comm.size):                           # one compiles, the others load
+        if turn == comm.rank:
+            kernels.load(np.dtype(np.float32))
+        comm.barrier()
+    machine = measure(comm, network, seconds=.5)
+    assert comm.broadcast(machine) == machine and len(machine.hosts) == comm.size
+    assert Machine.from_json(json.loads(json.dumps(machine.to_json()))) == machine
+    for layer in network.layers:
+        if not layer.is_head:
+            assert any(curve.layer == class_of(layer) and min(curve.seconds) >= 0 < max(curve.seconds) for curve in machine.curves)
+    assert machine.base > 20 << 20
+    if comm.size > 1:
+        assert machine.host_link[0] > 0 and machine.sums[-1][0] >= 256

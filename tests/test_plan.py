@@ -1,0 +1,62 @@
+"""The verb `plan` and what it prints: table, JSON, picture."""
+import json
+from io import StringIO
+
+import pytest
+from planning_core import made_up_machine, network_of
+
+from mpi_ftp.__main__ import main
+from mpi_ftp.plan import Plan, by_hand
+from mpi_ftp.plan_table import plan_table
+from mpi_ftp.search import find_plan
+
+
+def printed(table):
+    from rich.console import Console
+    text = StringIO()
+    Console(width=200, file=text).print(table)
+    return text.getvalue()
+
+
+def test_json_gives_the_same_plan(tmp_path):
+    network = network_of(tmp_path)
+    plan = find_plan(network, 4, 2, made_up_machine(4))
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again == plan and again.predicted == plan.predicted
+
+
+def test_the_table_has_a_line_for_each_layer(tmp_path):
+    network = network_of(tmp_path)
+    text = printed(plan_table(network, find_plan(network, 4, 1, made_up_machine(4))))
+    lines = [line.split() for line in text.splitlines()]
+    for layer in network.layers:
+        assert any(line[:1] == [str(layer.index)] and '{2}x{1}x{0}'.format(*layer.out_shape) in line for line in lines)
+    assert 'ms a step' in text and 'MiB on the fullest rank' in text
+    assert 'ms a step' not in printed(plan_table(network, by_hand(network, 2, 1, (1, 2), [0])))
+
+
+def run_plan(tmp_path, *words):
+    network = network_of(tmp_path)
+    machine = tmp_path / 'machine.json'
+    machine.write_text(json.dumps(made_up_machine(2).to_json()))
+    with pytest.raises(SystemExit) as end:
+        main(['plan', '--cfg', str(network.path), '--machine', str(machine), *words])
+    return end.value.code
+
+
+def test_the_verb_prints_and_writes(tmp_path, capsys):
+    out, png = tmp_path / 'plan.json', tmp_path / 'plan.png'
+    assert run_plan(tmp_path, '--ranks', '3', '--batch', '2', '--json', str(out), '--png', str(png)) in (0, None)
+    assert '3 ranks, 2 pictures' in capsys.readouterr().out
+    plan = Plan.from_json(json.loads(out.read_text()))
+    assert plan.ranks == 3 and plan.batch == 2 and plan.predicted['seconds'] > 0
+    from PIL import Image
+    with Image.open(png) as picture:
+        assert picture.size[0] > 600 and len(picture.convert('RGB').getcolors(1 << 20)) > 20
+
+
+@pytest.mark.parametrize('words, code, says', [(['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
+                                               (['--ranks', '2', '--memory', '50M'], 8, 'would do')])
+def test_the_verb_refuses_in_one_sentence(tmp_path, capsys, words, code, says):
+    assert run_plan(tmp_path, *words) == code
+    assert says in capsys.readouterr().err
