@@ -1,6 +1,5 @@
 """A picture of a plan: the tiles of every group with what each rank must hold beyond its own, and bars of time and memory."""
 from .geometry import whole
-from .network import PICTURE
 from .region import Region
 
 NAMES = {'forward': 'forward', 'backward': 'backward', 'recompute': 'again', 'exchange': 'exchange', 'norm_sums': 'norm sums',
@@ -59,7 +58,7 @@ def draw_group(axis, network, plan, layouts, number, group):
     if h * w > 1:
         for rank, box in enumerate(boxes):
             box = box & whole(network, source, box)
-            own = own_part(network, group, layouts, source, rank)
+            own = own_part(network, plan, group, layouts, source, rank)
             if box.empty:
                 continue
             axis.add_patch(Rectangle((own[1][0], own[0][0]), own[1][1] - own[1][0], own[0][1] - own[0][0], facecolor=colour(rank), alpha=.75, linewidth=0))
@@ -84,9 +83,10 @@ def draw_group(axis, network, plan, layouts, number, group):
     axis.set_title(f'{number}: {span}, {words}\nreads {width}x{height}' + (', recomputed' if group.recompute else ''), fontsize=8.5)
 
 
-def own_part(network, group, layouts, source, rank):
-    """((top, bottom), (left, right)) that a rank owns of a group's input."""
-    if source != PICTURE and not layouts[source][rank].empty:
+def own_part(network, plan, group, layouts, source, rank):
+    """((top, bottom), (left, right)) that a rank owns of a group's input; of one that is cut otherwise, what its part of the output stands on."""
+    made = next((g for g in plan.groups if g.start <= source < g.stop), None)
+    if made and len(made.edges[2]) + len(made.edges[3]) > 4 and not layouts[source][rank].empty:
         box = layouts[source][rank]
         return (box.lo[2], box.hi[2]), (box.lo[3], box.hi[3])
     box = layouts[group.last][rank]
@@ -129,5 +129,5 @@ def draw_memory(axis, predicted, footprint):
         left = [a + b for a, b in zip(left, values)]
     axis.invert_yaxis()
     axis.set_title('predicted MiB', fontsize=10)
-    axis.legend(fontsize=8, frameon=False, loc='lower right')
+    axis.legend(fontsize=8, frameon=False, loc='upper center', bbox_to_anchor=(.5, -.06), ncols=6 if footprint else 3, columnspacing=1)
     axis.spines[['top', 'right']].set_visible(False)
