@@ -1,20 +1,22 @@
 """The three convolutions: what the arguments mean, and who computes them.
 
 `algorithm` is 'direct', 'winograd2' or 'winograd4' (3 x 3 filters at stride 1 only), as `choose` says; float64 ignores it.
-`filters` is the real number of output channels: needed with groups > 1 when it is not 16 * OCB.
+Filters of five axes are grouped, even where a cut left one group. `filters` is the real number of output channels, needed
+then when it is not 16 * OCB.
 """
 import functools
 
 import numpy as np
 
 from . import direct, grouped, naive, winograd
-from .layout import BLOCK
+from .layout import BLOCK, check_maps
 from .threads import get_threads
 
 
 def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
     """y = x * w, "valid": y (N, OCB, Ho, Wo, 16) is overwritten; x (N, ICB, H, W, B) spans exactly
     H = (Ho - 1) * stride + dilation * (KH - 1) + 1 rows, and columns likewise. w as in the package's head."""
+    _check(y, x, w, stride, dilation, groups)
     if w.ndim == 5:
         filters = filters or y.shape[1] * BLOCK
         per = filters // groups
@@ -40,6 +42,7 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
     top, left: input pixel that dx[0, 0] is, where (0, 0) is the first one read by dy's first interior output; they may
     be negative.
     """
+    _check_blocks(dy, dx, w, groups)
     mh, mw = margin if isinstance(margin, tuple) else (margin, margin)
     inner = dy[:, :, mh:dy.shape[2] - mh, mw:dy.shape[3] - mw]
     if w.ndim == 5:
@@ -62,6 +65,7 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
 
 def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
     """dw += gradient with respect to w; x and dy as in conv_forward (dy without margin)."""
+    _check(dy, x, dw, stride, dilation, groups)
     if dw.ndim == 5:
         filters = filters or dy.shape[1] * BLOCK
         per = filters // groups
@@ -90,6 +94,25 @@ def workspace_bytes(pass_, algorithm, in_channels, out_channels, k, n, h, w):
         icb, ocb = ocb, icb
     work = winograd.grouping(pass_, {'winograd2': 2, 'winograd4': 4}[algorithm], ocb, icb, n, h, w, get_threads())
     return 4 * work.shared, 4 * sum(work.own)
+
+
+def _check(y, x, w, stride, dilation, groups):
+    """Raise ValueError unless x is what the windows of y span: kernels trust that."""
+    _check_blocks(y, x, w, groups)
+    sizes = w.shape[1:3] if w.ndim == 5 else w.shape[2:4]
+    spans = tuple((out - 1) * stride + dilation * (k - 1) + 1 for out, k in zip(y.shape[2:4], sizes))
+    if y.size and x.shape[2:4] != spans:
+        raise ValueError(f'filters of {sizes} at stride {stride}, dilation {dilation} span {spans} pixels for {y.shape}, not {x.shape}')
+
+
+def _check_blocks(y, x, w, groups):
+    check_maps(y, x)
+    if w.ndim == 5:
+        fits = w.shape[0] == y.shape[1] and groups * w.shape[3] <= x.shape[1] * x.shape[4]
+    else:
+        fits = w.shape[:2] == (y.shape[1], x.shape[1]) and w.shape[4] == x.shape[4]
+    if not fits or x.shape[0] != y.shape[0] or not w.flags.c_contiguous:
+        raise ValueError(f'filters {w.shape} do not lead from {x.shape} to {y.shape}')
 
 
 def _tile(algorithm, w, stride, dilation):

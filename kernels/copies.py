@@ -1,5 +1,6 @@
 """Copies and sums of views: channel ranges, halo boxes, gradients of a tensor that is read twice."""
 from .jit import kernel, line, row
+from .layout import check_maps, check_same
 
 
 @kernel('f5 i f5 i i i')
@@ -26,12 +27,21 @@ def _copy_channels(dst, dst_c, src, src_c, count, accumulate):
 
 def copy_channels(dst, dst_c, src, src_c, count, add=False):
     """Plain channels src_c ... src_c + count of src to dst_c ... of dst (or add them); N, H, W agree; touches nothing else."""
+    check_maps(dst, src)
+    fits = all(0 <= first <= first + count <= x.shape[1] * x.shape[4] for x, first in ((dst, dst_c), (src, src_c)))
+    if not fits or dst.shape[0] != src.shape[0] or dst.shape[2:4] != src.shape[2:4]:
+        raise ValueError(f'{count} channels from {src_c} of {src.shape} cannot go to {dst_c} of {dst.shape}')
     _copy_channels(dst, dst_c, src, src_c, count, int(add))
 
 
-@kernel('f5 f5')
 def add(dst, src):
     """dst += src."""
+    check_same(dst, src)
+    _add(dst, src)
+
+
+@kernel('f5 f5')
+def _add(dst, src):
     N, CB, H, _, _ = dst.shape
     for n in range(N):
         for b in range(CB):
@@ -41,9 +51,20 @@ def add(dst, src):
                     out[i] += a[i]
 
 
-@kernel('c1 f5')
 def pack(buffer, view):
     """The view's elements, in its order, to the front of the flat buffer."""
+    _check(buffer, view)
+    _pack(buffer, view)
+
+
+def _check(buffer, view):
+    check_maps(view)
+    if buffer.size < view.size:
+        raise ValueError(f'a buffer of {buffer.size} elements is too small for a view of {view.shape}')
+
+
+@kernel('c1 f5')
+def _pack(buffer, view):
     N, CB, H, W, B = view.shape
     for n in range(N):
         for b in range(CB):
@@ -72,4 +93,5 @@ def _unpack(view, buffer, accumulate):
 
 def unpack(view, buffer, add=False):
     """The inverse of pack; with `add` the buffer is added to the view."""
+    _check(buffer, view)
     _unpack(view, buffer, int(add))

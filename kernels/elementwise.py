@@ -7,6 +7,7 @@ import numpy as np
 
 from . import naive_elementwise as naive
 from .jit import address, call, kernel, start
+from .layout import check_maps, check_same
 from .naive_elementwise import ACTIVATIONS
 from .rows import NATIVES
 from .threads import spread, streams
@@ -14,6 +15,7 @@ from .threads import spread, streams
 
 def moments(sums, x, shift):
     """sums[0] = sum of x - shift over N, H, W; sums[1] = sum of its square. Overwritten."""
+    check_maps(x)
     if x.dtype != np.float32:
         naive.moments(sums, x, shift)
         return
@@ -23,6 +25,7 @@ def moments(sums, x, shift):
 
 def normalize_activate(y, z, scale, shift, activation):
     """y = activation(z * scale + shift); y may be z."""
+    check_same(y, z)
     if z.dtype != np.float32:
         naive.normalize_activate(y, z, scale, shift, ACTIVATIONS.index(activation))
         return
@@ -33,6 +36,7 @@ def normalize_activate(y, z, scale, shift, activation):
 def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, activation):
     """With da = dy * activation'(z * scale + shift): sums[0] = sum of da, sums[1] = sum of da * (z - mean) * istd over
     N, H, W. Overwritten."""
+    check_same(dy, z)
     if z.dtype != np.float32:
         naive.activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, ACTIVATIONS.index(activation))
         return
@@ -43,6 +47,7 @@ def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, activation):
 
 def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
     """dz = a * da + b * z + c with da as above; dz may be dy or z."""
+    check_same(dz, dy, z)
     if z.dtype != np.float32:
         naive.activate_backward(dz, dy, z, scale, shift, a, b, c, ACTIVATIONS.index(activation))
         return

@@ -9,6 +9,21 @@ def blocks(channels, block=BLOCK):
     return -(-channels // block)
 
 
+def check_maps(*maps):
+    """Raise ValueError unless these are arrays (N, CB, H, W, B) whose two inner axes are contiguous: kernels trust that."""
+    for x in maps:
+        if x.ndim != 5 or x.size and (x.strides[4] != x.itemsize or x.shape[3] > 1 and x.strides[3] != x.shape[4] * x.itemsize):
+            raise ValueError(f'a map of shape {x.shape} and strides {x.strides} is not (N, CB, H, W, B) with contiguous W, B')
+
+
+def check_same(first, *others):
+    """Raise ValueError unless these are maps of one shape."""
+    check_maps(first, *others)
+    for other in others:
+        if other.shape != first.shape:
+            raise ValueError(f'maps of one shape are expected, not {first.shape} and {other.shape}')
+
+
 def to_blocked(array, block=BLOCK, dtype=None):
     """(N, C, H, W) -> (N, CB, H, W, block), lanes past C zero. block = C stores a picture interleaved."""
     n, c, h, w = array.shape

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import naive_pools as naive
 from .jit import Native, call, instructions, kernel, row, start
+from .layout import check_maps, check_same
 from .rows import AHEAD
 from .simd import BLOCK, INT
 from .threads import spread, streams
@@ -16,6 +17,7 @@ from .threads import spread, streams
 
 def maxpool_forward(y, x, size, stride):
     """y (N, CB, Ho, Wo, B) = maximum over windows of x; a NaN in a window wins."""
+    _check(y, x, size, stride)
     if _plain(y):
         naive.maxpool_forward(y, x, size, stride)
         return
@@ -25,12 +27,21 @@ def maxpool_forward(y, x, size, stride):
 
 def maxpool_backward(dx, dy, x, size, stride):
     """dx is overwritten: each dy goes to the first maximum of its window in row-major order, found again in x."""
+    _check(dy, x, size, stride)
+    check_same(dx, x)
     if _plain(dy):
         naive.maxpool_backward(dx, dy, x, size, stride)
         return
     covered = size == stride and dx.shape[2:4] == (dy.shape[2] * size, dy.shape[3] * size)
     native = _natives(size)[3 if covered and streams(dx) else 1 if covered else 2].address
     spread(dy.shape[0] * dy.shape[1], lambda first, last: _backward(native, dx, dy, x, stride, int(covered), first, last))
+
+
+def _check(y, x, size, stride):
+    check_maps(y, x)
+    reach = [(side - 1) * stride + size for side in y.shape[2:4]]
+    if y.size and (x.shape[:2] != y.shape[:2] or x.shape[4] != y.shape[4] or x.shape[2] < reach[0] or x.shape[3] < reach[1]):
+        raise ValueError(f'windows of {size} pixels at stride {stride} that give {y.shape} do not fit into {x.shape}')
 
 
 def _plain(y):

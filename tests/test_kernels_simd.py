@@ -199,3 +199,26 @@ def test_writing_past_the_caches_changes_nothing(monkeypatch, offset):
     for past, through in zip(*results):
         assert past.any()
         np.testing.assert_array_equal(past, through)
+
+
+def maps(*shape):
+    return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize('call', [
+    lambda: kernels.conv_forward(maps(1, 1, 4, 4, 16), maps(1, 1, 5, 6, 16), maps(1, 1, 3, 3, 16, 16), 1),
+    lambda: kernels.conv_forward(maps(1, 1, 4, 4, 16), maps(1, 2, 6, 6, 16), maps(1, 1, 3, 3, 16, 16), 1),
+    lambda: kernels.conv_forward(maps(1, 1, 4, 4, 16), maps(2, 1, 6, 6, 16), maps(1, 1, 3, 3, 16, 16), 1),
+    lambda: kernels.conv_forward(maps(1, 1, 4, 4, 16), maps(1, 1, 6, 6, 32)[..., ::2], maps(1, 1, 3, 3, 16, 16), 1),
+    lambda: kernels.conv_forward(maps(1, 1, 4, 4, 16), maps(1, 1, 6, 12, 16)[:, :, :, ::2], maps(1, 1, 3, 3, 16, 16), 1),
+    lambda: kernels.conv_forward(maps(1, 1, 4, 4, 16), maps(1, 1, 6, 6, 16), maps(1, 1, 3, 6, 16, 16)[:, :, :, ::2], 1),
+    lambda: kernels.conv_backward_data(maps(1, 1, 4, 4, 16), maps(1, 2, 4, 4, 16), maps(1, 1, 3, 3, 16, 16), 1),
+    lambda: kernels.conv_backward_weights(maps(1, 1, 3, 3, 16, 16), maps(1, 1, 6, 6, 16), maps(1, 1, 5, 4, 16), 1),
+    lambda: kernels.normalize_activate(maps(1, 1, 4, 4, 16), maps(1, 1, 4, 5, 16), maps(1, 16), maps(1, 16), 'leaky'),
+    lambda: kernels.maxpool_forward(maps(1, 1, 3, 3, 16), maps(1, 1, 5, 6, 16), 2, 2),
+    lambda: kernels.pack(np.zeros(15, np.float32), maps(1, 1, 1, 1, 16)),
+    lambda: kernels.copy_channels(maps(1, 1, 2, 2, 16), 8, maps(1, 1, 2, 2, 16), 0, 9),
+])
+def test_what_does_not_fit_is_refused(call):
+    with pytest.raises(ValueError, match=r'\(1, '):
+        call()
