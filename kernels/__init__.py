@@ -7,6 +7,9 @@ Outputs come first, gradients carry the prefix d, every convolution is "valid". 
 float64 through the loops of `naive`, which are the definition. Nothing here knows of tiles, ranks or layers.
 
 Importing this package costs nothing: numba is imported at the first use of a name.
+
+To read it: layout, naive (the definition), simd (registers and instructions), micro (the two inner loops), native and jit
+(how they are compiled), direct, transform and winograd (what calls them), rows and elementwise, threads, cache.
 """
 import importlib
 

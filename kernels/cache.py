@@ -20,7 +20,8 @@ from numba.core.serialize import dumps
 
 from .simd import tile
 
-GENERATORS = 'simd.py', 'micro.py', 'transform.py', 'activations.py', 'jit.py'    # files whose code ends up in other files' kernels
+# files whose code ends up in other files' kernels
+GENERATORS = 'simd.py', 'micro.py', 'transform.py', 'activations.py', 'jit.py', 'direct.py', 'threads.py'
 KEPT_SECONDS = 2 * 86400                                         # a replaced file is deleted when it is older than this
 
 

@@ -140,8 +140,9 @@ def _correlate(multiply, pixels, pair, stream, y, x, stride, filters, b_block, t
     """y[n, ob, h, v] = sum over t, k of x[n, 0, h * stride, v * stride] (+ table[t] + k floats) * filters[ob, t, k].
 
     multiply, pixels, pair: micro-kernel, its largest tile in pixels and in blocks. y, x may be strided along all axes but
-    the last. stream: write y past the caches. filters: address of (OCB, table.size, run, 16), blocks b_block floats apart. rows: output rows worked on
-    together. Only the row groups first ... last of all samples are computed, and of them the blocks ob0 ... ob1.
+    the last. stream: write y past the caches. filters: address of (OCB, table.size, run, 16), blocks b_block floats apart.
+    rows: output rows worked on together. Only the row groups first ... last of all samples are computed, and of them the
+    blocks ob0 ... ob1.
     """
     H, W = y.shape[2], y.shape[3]
     groups = (H + rows - 1) // rows

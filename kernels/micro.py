@@ -16,8 +16,8 @@ def emit_multiply(e, tile, pixels, blocks, tiles, a, step, table, count, run, b,
     """A row of `tiles` tiles, each of `pixels` x `blocks` (Python ints) vectors of 16.
 
     a: input at the first pixel; pixels lie `step` apart. table: `count` offsets of runs of `run` inputs. b: (count, run, 16)
-    filters of the first block, the second `b_block` further; c likewise, pixels `c_step` apart. add: 0 overwrites c, 1 adds to it,
-    2 overwrites it past the caches (c and its strides must be multiples of 64 bytes).
+    filters of the first block, the second `b_block` further; c likewise, pixels `c_step` apart. add: 0 overwrites c, 1 adds
+    to it, 2 overwrites it past the caches (c and its strides must be multiples of 64 bytes).
     """
     parts = range(0, BLOCK, e.width)
     outputs = [(m, j, p) for m in range(pixels) for j in range(blocks) for p in parts]
@@ -93,7 +93,8 @@ def emit_multiply(e, tile, pixels, blocks, tiles, a, step, table, count, run, b,
     e.loop(tiles, [a, c], one)
 
 
-def emit_outer(e, tile, inputs, blocks, tiles, a, a_next, a_row, a_step, b, b_row, b_block, rows, pixels, c, c_next, c_block, add):
+def emit_outer(e, tile, inputs, blocks, tiles, a, a_next, a_row, a_step, b, b_row, b_block, rows, pixels,
+               c, c_next, c_block, add):
     """A row of `tiles` tiles, each of `inputs` x `blocks` (Python ints) vectors of 16, summed over `rows` x `pixels` from zero.
 
     a: first of `inputs` neighbouring floats at the first pixel; pixels lie `a_step`, rows `a_row`, tiles `a_next` apart. b:
