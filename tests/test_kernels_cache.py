@@ -43,7 +43,7 @@ def finish(*processes):
 
 
 def packs(place):
-    return {path: path.stat().st_mtime_ns for path in place.rglob('copies.pack-float32-*')}
+    return {path: path.stat().st_mtime_ns for path in place.rglob('copies._pack-float32-*')}
 
 
 def test_cache(install):
