@@ -1,10 +1,17 @@
 """The verbs as a newcomer meets them: command lines in processes of their own, alone and under mpirun, on small random networks."""
+import csv
+import json
 import os
+import re
+import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -40,7 +47,7 @@ def write_weights(path, numbers, low=-.5, high=.5):
     return values.astype(np.float64)
 
 
-@pytest.mark.parametrize('first, second, stride', [(16, 16, 2), (20, 12, 2), (20, 12, 1), (12, 20, 1)])
+@pytest.mark.parametrize('first, second, stride', [(20, 12, 2), (20, 12, 1)])
 def test_shortcut_between_unequal_maps_adds_what_both_have(first, second, stride, tmp_path):
     cfg, weights, given, made = (tmp_path / name for name in ('n.cfg', 'n.weights', 'x.npy', 'y.npy'))
     cfg.write_text('[net]\nchannels=3\nwidth=1\nheight=1\n' + CONV.format(first, 1, 1, 'linear') + CONV.format(second, 1, stride, 'linear')
@@ -55,3 +62,136 @@ def test_shortcut_between_unequal_maps_adds_what_both_have(first, second, stride
     b[:, :both] += a[:, :both, ::stride, ::stride]
     verb('forward', '--cfg', cfg, '--weights', weights, '--input', given, '--output', made, '--dtype', 'float64')
     np.testing.assert_allclose(np.load(made), np.where(b > 0, b, .1 * b), rtol=1e-5, atol=1e-6)
+
+
+NET = ('[net]\nwidth=48\nheight=40\nchannels=3\nbatch=2\nmax_batches=4\nlearning_rate=.01\n' + CONV.format(8, 3, 1, 'leaky') + 'batch_normalize=1\n'
+       '[maxpool]\nsize=2\nstride=2\n' + CONV.format(12, 3, 2, 'leaky') + 'batch_normalize=1\n' + CONV.format(16, 1, 1, 'linear')
+       + '[region]\nanchors=1,1, 3,2\nnum=2\nclasses=3\ncoords=4\nsoftmax=1\n')
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A folder whose name has a space, with a network and a data set of five pictures, the smallest of one pixel, and no names."""
+    from PIL import Image
+    folder = tmp_path_factory.mktemp('some place')
+    (folder / 'n.cfg').write_text(NET)
+    rng = np.random.default_rng(2)
+    for i, size in enumerate([(40, 48), (1, 1), (90, 31), (40, 48), (20, 24)]):
+        for kind in ('images', 'labels'):
+            (folder / 'set' / kind / ('train' if i < 4 else 'val')).mkdir(parents=True, exist_ok=True)
+        split = 'train' if i < 4 else 'val'
+        Image.fromarray(rng.integers(0, 256, size + (3,)).astype(np.uint8)).save(folder / 'set' / 'images' / split / f'{i}.png')
+        (folder / 'set' / 'labels' / split / f'{i}.txt').write_text(f'{i % 3} .4 .5 .3 .4\n' if i != 3 else '')
+    verb('convert', 'yolo', folder / 'set', folder / 'set.h5')
+    return folder
+
+
+def training(place, run, *more, data='set.h5'):
+    return ['train', '--cfg', place / 'n.cfg', '--data', place / data, '--run', place / run, '--dtype', 'float64', '--seed', '4', *more]
+
+
+def losses(run):
+    with open(run / 'metrics.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row['iteration']) for row in rows] == list(range(1, len(rows) + 1))
+    return [float(row['loss']) for row in rows]
+
+
+@pytest.fixture(scope='module')
+def alone(place):
+    """A whole run on one rank: what every other way of running it must repeat."""
+    verb(*training(place, 'alone'))
+    assert len(losses(place / 'alone')) == 4 and (place / 'alone' / 'finished').exists()
+    return place / 'alone'
+
+
+def same_run(run, other, tolerance):
+    """The losses and the written weights of two runs agree."""
+    np.testing.assert_allclose(losses(run), losses(other), rtol=tolerance)
+    weights = [np.frombuffer((r / 'last.weights').read_bytes()[20:], '<f4') for r in (run, other)]
+    np.testing.assert_allclose(*weights, rtol=max(tolerance, 2e-7), atol=tolerance)
+
+
+def test_four_ranks_and_one_reader_train_what_one_rank_trains(place, alone):
+    verb(*training(place, 'four', '--grid', '2x2', '--groups', '0,2', '--reader', 'one', '--threads', '1'), ranks=4)
+    same_run(place / 'four', alone, 1e-12)
+
+
+def test_resuming_changes_nothing_on_the_same_and_on_other_ranks(place, alone):
+    verb(*training(place, 'halves', '--iterations', '2'))
+    shutil.copytree(place / 'halves', place / 'elsewhere')
+    verb(*training(place, 'halves', '--resume'))
+    assert losses(place / 'halves') == losses(alone)
+    assert (place / 'halves' / 'last.weights').read_bytes() == (alone / 'last.weights').read_bytes()
+    verb(*training(place, 'elsewhere', '--resume', '--grid', '3x1', '--groups', 'fused', '--threads', '1'), ranks=3)
+    same_run(place / 'elsewhere', alone, 1e-12)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(place, alone):
+    assert 'give --resume' in verb(*training(place, 'alone'), code=6)
+    assert len(losses(alone)) == 4
+
+
+def test_usr1_leaves_a_checkpoint_and_killing_a_rank_loses_nothing_saved(place):
+    for number, code in ((signal.SIGUSR1, 0), (signal.SIGKILL, None)):
+        run = place / number.name
+        more = ['--iterations', '100000', '--checkpoint-every', '2', '--grid', '2x1', '--threads', '1']
+        process = start(*training(place, number.name, *more), ranks=2)
+        limit = time.monotonic() + 60
+        while not (run / 'checkpoint.h5').exists() and process.poll() is None and time.monotonic() < limit:
+            time.sleep(.05)
+        # mpirun took bash's place, so its children are the ranks
+        ranks = [int(pid) for pid in Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()]
+        os.kill(process.pid if number == signal.SIGUSR1 else ranks[-1], number)
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        assert process.returncode == code if code is not None else process.returncode > 0, errors
+        assert not (run / 'finished').exists()
+        with h5py.File(run / 'checkpoint.h5') as file:
+            saved = json.loads(file['meta/iteration'][()])
+        assert saved == len(losses(run)) if code == 0 else 2 <= saved <= len(losses(run))
+        verb(*training(place, number.name, '--resume', '--iterations', saved + 1))
+        assert len(losses(run)) == saved + 1
+
+
+def test_a_loss_that_is_no_number_names_iteration_and_layer(place, tmp_path):
+    more = ['--learning-rate', '1e200', '--iterations', '9', '--grid', '3x1', '--threads', '1']
+    said = verb(*training(place, tmp_path / 'nan', *more), ranks=3, code=10)
+    lines = re.findall(r'^ ?(mpi-ftp: .*)', said, re.M)
+    assert len(lines) == 1 and re.search(r'the loss is \S+ at iteration \d: the first output that is not finite is that of layer 0 \[conv', lines[0])
+
+
+def test_forward_val_and_detect_answer_alike_on_any_ranks(place, alone, tmp_path):
+    np.save(tmp_path / 'x.npy', np.random.default_rng(5).random((2, 3, 37, 51)))
+    given, answers = ['--cfg', place / 'n.cfg', '--weights', alone / 'last.weights', '--dtype', 'float64'], {}
+    for ranks, more in ((1, []), (4, ['--grid', '2x2', '--groups', 'fused', '--threads', '1'])):
+        out = tmp_path / str(ranks)
+        verb('forward', *given, *more, '--input', tmp_path / 'x.npy', '--layer', 3, '--output', tmp_path / 'y.npy', ranks=ranks)
+        verb('val', *given, *more, '--data', place / 'set.h5', '--split', 'train', '--json', tmp_path / 'val.json', ranks=ranks)
+        verb('detect', *given, *more, place / 'set' / 'images' / 'train', '--thresh', '1e-4', '--out', out, ranks=ranks)
+        answers[ranks] = np.load(tmp_path / 'y.npy'), json.loads((tmp_path / 'val.json').read_text()), \
+            json.loads((out / 'detections.json').read_text())
+        assert len(list(out.glob('*_detections.png'))) == 4
+    np.testing.assert_allclose(answers[1][0], answers[4][0], rtol=1e-12, atol=1e-14)
+    assert answers[1][0].shape == (2, 16, 10, 13)
+    assert answers[1][1]['mAP50'] == pytest.approx(answers[4][1]['mAP50'], abs=1e-9)
+    assert answers[1][2] == answers[4][2] and any(entry['detections'] for entry in answers[1][2])
+
+
+@pytest.mark.parametrize('words, code, said', [
+    (['--grid', '2x2'], 7, 'grid 2x2 needs 4 ranks, there are 1'),
+    (['--groups', '0,99'], 7, 'expected a layer from 0 to 4'),
+    (['--split', 'trian'], 5, 'did you mean "train"'),
+    (['--weights', 'short.weights'], 4, 'ends inside layer'),
+    (['--iterations', '-1'], 6, 'a whole number of at least 1'),
+    (['--learning-rate', 'nan'], 6, 'expected a number'),
+    (['--bacth', '2'], 2, 'did you mean "--batch"'),
+])
+def test_what_cannot_be_trained_is_refused_in_one_sentence(place, alone, words, code, said, tmp_path):
+    if '--weights' in words:
+        (tmp_path / 'short.weights').write_bytes((alone / 'last.weights').read_bytes()[:-8])
+        words = ['--weights', tmp_path / 'short.weights']
+    errors = verb(*training(place, tmp_path / 'run', *words), code=code)
+    assert said in errors and errors.count('\n') == 1
