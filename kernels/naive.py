@@ -1,4 +1,5 @@
-"""The definition of the convolutions: plain loops on the blocked layout, for any dtype, stride, dilation and groups.
+"""The definition of the convolutions: plain loops on the blocked layout, for any stride, dilation and groups, compiled for
+the dtypes that come here.
 
 `top`, `left` and the margins are as in `convolution`. Nothing here is tuned beyond a 16-lane inner loop.
 """
@@ -7,7 +8,7 @@ import numpy as np
 from .jit import kernel, row
 
 
-@kernel('f5 f5 c6 i i')
+@kernel('f5 f5 c6 i i', ['float64'])
 def conv_forward(y, x, w, stride, dilation):
     N, OCB, H, W, _ = y.shape
     _, ICB, KH, KW, B, _ = w.shape
@@ -58,7 +59,7 @@ def conv_backward_data(dx, dy, w, stride, dilation, top, left):
                                             out[v, i] += a * tap[lane, i]
 
 
-@kernel('c6 f5 f5 i i')
+@kernel('c6 f5 f5 i i', ['float64'])
 def conv_backward_weights(dw, x, dy, stride, dilation):
     N, OCB, H, W, _ = dy.shape
     _, ICB, KH, KW, B, _ = dw.shape

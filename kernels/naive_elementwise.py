@@ -1,4 +1,4 @@
-"""The definition of norms and activations: plain loops for any dtype. Arguments are those of `elementwise`; `code` counts the
+"""The definition of norms and activations: plain loops, compiled for float64. Arguments are those of `elementwise`; `code` counts the
 activations of ACTIVATIONS."""
 import math
 
@@ -47,7 +47,7 @@ def _slope(u, code):
     return 1.0 if u > 0 or code == 0 else 0.1 if code == 1 else 0.0
 
 
-@kernel('d3 f5 c2')
+@kernel('d3 f5 c2', ['float64'])
 def moments(sums, x, shift):
     N, CB, H, W, B = x.shape
     sums[:] = 0
@@ -68,7 +68,7 @@ def moments(sums, x, shift):
                     sums[1, b, lane] += second[lane]
 
 
-@kernel('f5 f5 c2 c2 i')
+@kernel('f5 f5 c2 c2 i', ['float64'])
 def normalize_activate(y, z, scale, shift, code):
     N, CB, H, W, B = y.shape
     for n in range(N):
@@ -81,7 +81,7 @@ def normalize_activate(y, z, scale, shift, code):
 
 
 
-@kernel('d3 f5 f5 c2 c2 c2 c2 i')
+@kernel('d3 f5 f5 c2 c2 c2 c2 i', ['float64'])
 def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, code):
     N, CB, H, W, B = z.shape
     sums[:] = 0
@@ -104,7 +104,7 @@ def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, code):
 
 
 
-@kernel('f5 f5 f5 c2 c2 c2 c2 c2 i')
+@kernel('f5 f5 f5 c2 c2 c2 c2 c2 i', ['float64'])
 def activate_backward(dz, dy, z, scale, shift, a, b, c, code):
     N, CB, H, W, B = z.shape
     for n in range(N):
