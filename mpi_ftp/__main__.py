@@ -15,6 +15,7 @@ VERBS = {
     'detect': ('detect', 'draw the boxes found in pictures and write them as JSON'),
     'forward': ('forward', 'write the output of a layer for an array of pictures'),
     'plan': ('show', 'print how a network would be cut among ranks, without training'),
+    'profile': ('profiling', 'measure the hosts and links at hand for better plans'),
     'convert': ('convert', 'pack labelled pictures into one HDF5 data set'),
     'anchors': ('anchors', 'find anchor boxes of a data set by k-means'),
     'warmup': ('warmup', 'compile all kernels ahead, on every host'),

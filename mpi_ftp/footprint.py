@@ -17,7 +17,8 @@ from .tile import BLOCK, storage_shape
 
 ITEM = 4
 AHEAD = 4                   # tiles of the picture: the one at work, two prepared, one in the making
-SLACK = 6 << 20             # interpreter objects of a model, small arrays, MPI's own buffers
+LATER = 60 << 20            # what a run loads after its profile: reading and decoding, losses, evaluation, MPI's buffers (50 to 55 MiB measured)
+PLOTS = 40 << 20            # on rank 0, for the curves (30 to 36 MiB measured)
 
 
 class Footprint:
@@ -56,7 +57,7 @@ class Footprint:
             if self.training:                               # a model for evaluation lives beside that for training
                 arena += self.arena(rank, self.evaluated, False)
             self.kept[rank] = {'tiles': arena, 'parameters': self.parameters(rank), 'messages': self.messages(rank),
-                               'workspace': self.workspace(rank), 'pictures': self.pictures(rank), 'process': self.machine.base + SLACK}
+                               'workspace': self.workspace(rank), 'pictures': self.pictures(rank), 'process': self.machine.base + LATER + (PLOTS if rank == 0 and self.training else 0)}
         return self.kept[rank]
 
     def arena(self, rank, shares, training):

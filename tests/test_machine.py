@@ -1,6 +1,7 @@
 """Machines: curves between and beyond what was measured, JSON, sums, and a real profile."""
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,3 +81,12 @@ def test_a_profile_is_the_same_on_all_ranks_and_knows_every_layer(tmp_path):
     assert machine.base > 20 << 20
     if comm.size > 1:
         assert machine.host_link[0] > 0 and machine.sums[-1][0] >= 256
+
+
+@pytest.mark.parametrize('path', sorted((Path(__file__).parent.parent / 'hostfiles').glob('*.json')), ids=lambda path: path.stem)
+def test_shipped_machines_say_that_they_are_estimates(path, tmp_path):
+    from mpi_ftp.search import find_plan
+    machine = read_machine(path)
+    assert 'ESTIMATED' in machine.note
+    plan = find_plan(network_of(tmp_path), 4, 1, machine)
+    assert 1e-3 < plan.predicted['seconds'] < 10

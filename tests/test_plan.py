@@ -55,7 +55,20 @@ def test_the_verb_prints_and_writes(tmp_path, capsys):
         assert picture.size[0] > 600 and len(picture.convert('RGB').getcolors(1 << 20)) > 20
 
 
-@pytest.mark.parametrize('words, code, says', [(['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
+def test_plans_side_by_side(tmp_path, capsys):
+    assert run_plan(tmp_path, '--ranks', '4', '--compare', 'per-layer,fused,0/4,auto') in (0, None)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines[1:]] == ['per-layer', 'fused', '0/4', 'auto']
+    milliseconds = {line[0]: float(line[3]) for line in lines[1:]}
+    assert milliseconds['auto'] <= min(milliseconds.values()) * 1.001
+
+
+def test_a_sweep_over_ranks(tmp_path, capsys):
+    assert run_plan(tmp_path, '--sweep', 'ranks=1..3') in (0, None)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ['1', '2', '3']
+
+
+@pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
                                                (['--ranks', '2', '--memory', '50M'], 8, 'would do')])
 def test_the_verb_refuses_in_one_sentence(tmp_path, capsys, words, code, says):
     assert run_plan(tmp_path, *words) == code
