@@ -39,17 +39,18 @@ class Kernel:
         self.first = next(i for i, word in enumerate(words) if word[0] in 'fc')
         self.caches = {dtype: DiskCache(function, dtype) for dtype in dtypes}
         self.compiled = {}
+        self.fast = {}                      # the same by the dtype's character: its name takes numpy microseconds
 
     def __call__(self, *arguments):
-        dtype = arguments[self.first].dtype.name
-        return (self.compiled.get(dtype) or self.compile(dtype))(*arguments)
+        dtype = arguments[self.first].dtype
+        return (self.fast.get(dtype.char) or self.compile(dtype.name))(*arguments)
 
     def compile(self, dtype):
         dispatcher = njit(nogil=True)(self.function)
         dispatcher._cache = self.caches[dtype]
         dispatcher.compile(signature(types.void, *(_type(word, dtype) for word in self.words)))
         dispatcher.disable_compile()
-        self.compiled[dtype] = dispatcher
+        self.compiled[dtype] = self.fast[np.dtype(dtype).char] = dispatcher
         return dispatcher
 
 
