@@ -111,7 +111,7 @@ def build(index, section, layers, picture):
         return ONE_INPUT[kind](index, previous, shape_of(previous), section=section)
     if kind == 'route':
         sources = [source(index, number) for number in section.ints('layers')]
-        return routing.Route(index, sources, [shape_of(s) for s in sources], section.int('groups', 1), section.int('group_id', 0), section)
+        return routing.Route(index, sources, [shape_of(s) for s in sources], section.int('groups', 1, least=1), section.int('group_id', 0, least=0), section)
     if kind == 'shortcut':
         sources = [previous, source(index, section.int('from', None))]
         return routing.shortcut_from_section(index, sources, [shape_of(s) for s in sources], section)

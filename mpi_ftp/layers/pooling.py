@@ -71,6 +71,6 @@ class AveragePool(Layer):
 
 
 def maxpool_from_section(index, source, in_shape, section):
-    stride = section.int('stride', 1)
-    size = section.int('size', stride)
-    return MaxPool(index, source, in_shape, size, stride, section.int('padding', size - 1), section)
+    stride = section.int('stride', 1, least=1)
+    size = section.int('size', stride, least=1)
+    return MaxPool(index, source, in_shape, size, stride, section.int('padding', size - 1, least=0), section)

@@ -201,7 +201,7 @@ def reorg_from_section(index, source, in_shape, section):
     for key in ('reverse', 'flatten', 'extra'):
         if section.int(key, 0):
             raise CfgError(f'layer {index} [reorg]: {key} is not supported')
-    return Reorg(index, source, in_shape, section.int('stride', 1), section)
+    return Reorg(index, source, in_shape, section.int('stride', 1, least=1), section)
 
 
 def upsample_from_section(index, source, in_shape, section):

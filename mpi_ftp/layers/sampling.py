@@ -80,11 +80,14 @@ class Crop(Layer):
 
 
 def dropout_from_section(index, source, in_shape, section):
-    return Dropout(index, source, in_shape, section.float('probability', .5), section)
+    probability = section.float('probability', .5, least=0)
+    if probability >= 1:
+        raise section.error('probability', 'expected a number below 1')
+    return Dropout(index, source, in_shape, probability, section)
 
 
 def crop_from_section(index, source, in_shape, section):
     if section.float('angle', 0):
         raise CfgError(f'layer {index} [crop]: angle is not supported')
-    return Crop(index, source, in_shape, section.int('crop_height', 1), section.int('crop_width', 1), bool(section.int('flip', 0)),
+    return Crop(index, source, in_shape, section.int('crop_height', 1, least=1), section.int('crop_width', 1, least=1), bool(section.int('flip', 0)),
                 not section.int('noadjust', 0), section)
