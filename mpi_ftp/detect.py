@@ -7,7 +7,7 @@ import numpy as np
 from . import boxes, inference
 from .augment import input_tile, letterbox
 from .draw import draw_boxes
-from .errors import CfgError, DataError
+from .errors import CfgError, DataError, JobError
 from .evaluate import gather_boxes, gather_scores
 from .files import replacing
 from .job import from_arguments
@@ -38,7 +38,10 @@ def run(args):
     find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes
     out, record = Path(args.out), []
     if world.rank == 0:
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JobError(f'cannot write the folder {out}: {error.strerror}') from None
     for image in images:
         picture = load_picture(image)
         entry, rows = find(world, model, picture, names, args)

@@ -3,12 +3,15 @@ import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import JobError
+
 
 @contextmanager
 def replacing(path):
     """A temporary path beside `path`; when the block ends well it is flushed to the disk and renamed to `path`.
 
     A reader finds the old file or the new one, never a piece; when the block raises, the old file stays.
+    Raises JobError when the system does not let it be written (no such folder, no permission, disk full).
     """
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -17,9 +20,11 @@ def replacing(path):
         with open(temporary, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as error:
+        with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise JobError(f'cannot write {path}: {error.strerror or error}') from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)          # the rename itself must reach the disk too
     try:

@@ -24,8 +24,9 @@ def run(args):
         pictures = np.load(args.input, mmap_mode='r')
     except (OSError, ValueError) as error:
         raise DataError(f'{args.input} is not a readable .npy file: {error}') from None
-    if pictures.ndim != 4:
-        raise DataError(f'{args.input} has shape {pictures.shape}; expected (N, C, H, W)')
+    if getattr(pictures, 'ndim', None) != 4 or pictures.dtype.kind not in 'buif' or not pictures.size:
+        shape = getattr(pictures, 'shape', 'no single array')
+        raise DataError(f'{args.input}: expected an array of numbers (N, C, H, W), found {shape} {getattr(pictures, "dtype", "")}'.rstrip())
     whole = read_network(job.cfg, width=pictures.shape[3], height=pictures.shape[2])
     if pictures.shape[1] != whole.shape[0]:
         raise DataError(f'{args.input} has {pictures.shape[1]} channels; {job.cfg} expects {whole.shape[0]}')

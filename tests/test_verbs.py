@@ -195,3 +195,18 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(place, alone, words, 
         words = ['--weights', tmp_path / 'short.weights']
     errors = verb(*training(place, tmp_path / 'run', *words), code=code)
     assert said in errors and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize('change, code, said', [
+    ({'--output': 'nowhere/y.npy'}, 6, 'cannot write .*nowhere/y.npy: No such file or directory'),
+    ({'--input': 'words.npy'}, 5, r'expected an array of numbers \(N, C, H, W\)'),
+    ({'--input': 'none.npy'}, 5, r'expected an array of numbers \(N, C, H, W\), found \(0, 3, 8, 8\)'),
+])
+def test_forward_refuses_what_it_cannot_read_or_write(place, alone, change, code, said, tmp_path):
+    np.save(tmp_path / 'x.npy', np.zeros((1, 3, 8, 8)))
+    np.save(tmp_path / 'words.npy', np.full((1, 3, 8, 8), 'word'))
+    np.save(tmp_path / 'none.npy', np.zeros((0, 3, 8, 8)))
+    files = {'--input': 'x.npy', '--output': 'y.npy', **change}
+    words = [word for option, name in files.items() for word in (option, tmp_path / name)]
+    errors = verb('forward', '--cfg', place / 'n.cfg', '--weights', alone / 'last.weights', *words, code=code)
+    assert re.search(said, errors) and errors.count('\n') == 1
