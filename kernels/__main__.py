@@ -102,15 +102,21 @@ def chart(rows, path):
     import matplotlib.pyplot as plt
     names = [name for name in ('torch NCHW', 'torch NHWC', 'direct', 'winograd2', 'winograd4')
              if any(name in rates for *_, rates in rows)]
-    figure, axes = plt.subplots(figsize=(10, 0.22 * len(names) * len(rows) + 1.5), layout='constrained')
-    for i, name in enumerate(names):
-        at = [k + (i - len(names) / 2 + 0.5) * 0.8 / len(names) for k in range(len(rows))]
-        axes.barh(at, [rates.get(name, 0) for *_, rates in rows], 0.8 / len(names), label=name)
-    axes.plot([peak for _, _, peak, _ in rows], range(len(rows)), 'k|', markersize=14, label='multiply-add peak')
-    axes.set_yticks(range(len(rows)), [f'{shape} {name}' for shape, name, *_ in rows], fontsize=7)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel('GFLOP/s of direct convolution, one core')
-    axes.legend(fontsize=8)
+    shapes = list(dict.fromkeys(shape for shape, *_ in rows))
+    passes = list(dict.fromkeys(name for _, name, *_ in rows))
+    figure, panels = plt.subplots(1, len(passes), figsize=(4.5 * len(passes), 0.09 * (len(names) + 1.5) * len(shapes) + 1.2),
+                                  sharex=True, sharey=True, squeeze=False, layout='constrained')
+    for axes, pass_ in zip(panels[0], passes):
+        found = {shape: (peak, rates) for shape, name, peak, rates in rows if name == pass_}
+        for i, name in enumerate(names):
+            at = [k + (i - len(names) / 2 + 0.5) * 0.85 / len(names) for k in range(len(shapes))]
+            axes.barh(at, [found[s][1].get(name, 0) if s in found else 0 for s in shapes], 0.85 / len(names), label=name)
+        axes.plot([found[s][0] if s in found else float('nan') for s in shapes], range(len(shapes)), 'k|', label='multiply-add peak')
+        axes.set_title(pass_.replace('_', ' '))
+        axes.set_xlabel('GFLOP/s of direct convolution, one core')
+    panels[0][0].set_yticks(range(len(shapes)), [str(shape) for shape in shapes], fontsize=7)
+    panels[0][0].set_ylim(len(shapes) - 0.4, -0.6)
+    panels[0][-1].legend(fontsize=7)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -2,7 +2,7 @@
 import numpy as np
 from llvmlite import ir
 
-from .simd import FLOAT, INT32
+from .simd import INT32
 
 
 def emit_value(e, name, u):

@@ -1,7 +1,7 @@
 """The micro-kernels compiled for the CPU at hand, for tiles of any size up to its largest."""
 from . import micro
 from .jit import Native, instructions
-from .simd import INT, POINTER, tile
+from .simd import INT, tile
 
 TILE = tile()
 
