@@ -4,10 +4,11 @@ Imports only the module of the chosen verb, which offers add_arguments(parser) a
 a `Refused` with its one sentence and exit code, anything else with a traceback and exit code 70.
 """
 import argparse
+import errno
 import os
 import sys
 
-from mpi_ftp.errors import UNEXPECTED, LauncherError, Refused, UsageError, nearest
+from mpi_ftp.errors import UNEXPECTED, JobError, LauncherError, Refused, UsageError, nearest
 
 VERBS = {
     'train': ('train', 'train a network as a job file says'),
@@ -140,6 +141,8 @@ def give_up(world, error):
     if isinstance(error, BrokenPipeError) and world is None:                   # `mpi-ftp … | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        error = JobError(f'cannot write {error.filename or "to the disk"}: {error.strerror}')
     code = error.exit_code if isinstance(error, Refused) else 130 if isinstance(error, KeyboardInterrupt) else UNEXPECTED
 
     def say():

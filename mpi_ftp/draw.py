@@ -6,9 +6,10 @@ Boxes are rows [class, score, cx, cy, w, h] in parts of the picture, the columns
 import colorsys
 import csv
 import os
-from pathlib import Path
 
 import numpy as np
+
+from .files import replacing
 
 GOLDEN = 0.6180339887
 
@@ -96,9 +97,8 @@ def plot_training(path, rows, title=''):
         last = np.flatnonzero(there)[-1]
         right.annotate(f'{100 * ap[last]:.1f} %', (iteration[last], 100 * ap[last]), (-4, 7), textcoords='offset points', ha='right', color='tab:orange')
     axes.legend(handles=list(lines), loc='upper center', bbox_to_anchor=(.5, -.13), ncols=3, frameon=False)
-    temporary = Path(path).with_name(f'.{Path(path).name}.tmp')
-    figure.savefig(temporary, format='png')
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format='png')
 
 
 def smoothed(values, share=.03):

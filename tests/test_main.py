@@ -28,6 +28,8 @@ def run(args):
         raise ZeroDivisionError('no number')
     if args.what == 'crash-all':
         raise ZeroDivisionError('no number')
+    if args.what == 'full' and world.rank == 0:
+        raise OSError(28, 'No space left on device')
     if args.what == 'ranks':
         comm.world(17)
     if args.what != 'fine':
@@ -102,6 +104,7 @@ def test_all_is_well_under_mpirun(tmp_path):
 @pytest.mark.parametrize('what, code, line', [
     ('refuse-all', 5, 'mpi-ftp: the data are gone'),
     ('refuse-late', 5, 'mpi-ftp: the data of rank 1 are gone'),
+    ('full', 6, 'mpi-ftp: cannot write to the disk: No space left on device'),
     ('crash', 70, r'mpi-ftp: rank 1 on \S+: ZeroDivisionError: no number'),
     ('crash-all', 70, r'mpi-ftp: rank 0 on \S+: ZeroDivisionError: no number'),
     ('ranks', 9, r'mpi-ftp: .*17 ranks but MPI formed 3.*'),
