@@ -109,11 +109,17 @@ class CostModel:
             forward = self.passes(layer, computed, ('forward', 'finish'))
             first = all(source == PICTURE for source in layer.inputs)
             backward = self.passes(layer, back, ('unfinish', 'backward_data', 'backward_weights') if not first else ('unfinish', 'backward_weights'))
+            forward, backward = forward + self.machine.call, backward + 2 * self.machine.call + self.additions(layer, extent)
             norms = 0.0
             if layer.normalize and not self.frozen and self.ranks > 1:
                 norms = 2 * self.machine.sum_seconds(layer.out_shape[0] * 16)
             self.layers[key] = forward * self.pace, backward * self.pace, norms
         return self.layers[key]
+
+    def additions(self, layer, extent):
+        """Seconds to clear and to add gradients of inputs that several layers read."""
+        shared = [k for k, source in enumerate(layer.inputs) if source != PICTURE and len(self.network.readers[source]) > 1]
+        return sum(volume(extent.reads_back[layer.index, k]) for k in shared) * ITEM * (self.machine.copy / 2 + self.machine.add) if shared else 0.0
 
     def passes(self, layer, shape, names):
         """Seconds of some passes over boxes of sides (ranks, 4) of a layer's output."""

@@ -99,7 +99,7 @@ class Bench:
             shape = local_shape(layer, name, (0, filters))
             weights[name] = np.resize(pools.numbers, shape)
             if name in TRAINED:
-                grads[name] = np.zeros(shape, np.float32)
+                grads[name] = np.ones(shape, np.float32)        # ones, so that its pages are there
         self.nbytes = sum(a.nbytes for a in weights.values())
         if 'variance' in weights:
             weights['variance'] = np.abs(weights['variance']) + 1

@@ -43,6 +43,7 @@ def test_one_rank_costs_the_sum_of_its_layers(tmp_path):
     expected = 0
     for layer in network.layers:
         _, h, w = layer.out_shape
+        expected += machine.call
         for name in ('forward', 'finish'):
             curve = machine.curve(layer, name)
             if not layer.is_head and curve is not None and (name == 'forward' or layer.two_phase):
