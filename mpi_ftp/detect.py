@@ -36,7 +36,7 @@ def run(args):
     names = inference.read_names(args.names) if args.names else []
     world, model = inference.start(network, job, 1)
     find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes
-    out, record = Path(args.out), []
+    out, record, taken = Path(args.out), [], {}
     if world.rank == 0:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def run(args):
         if world.rank == 0:
             record.append({'image': str(image), 'width': picture.shape[1], 'height': picture.shape[0], **entry})
             if rows is not None:
-                save_picture(out, image, draw_boxes(picture, rows, names or list(map(str, range(1000)))))
+                save_picture(out, image, draw_boxes(picture, rows, names or list(map(str, range(1000)))), taken)
             print(f'{image}: ' + told(entry), flush=True)
     if world.rank == 0:
         with replacing(out / 'detections.json') as temporary:
@@ -119,7 +119,10 @@ def told(entry):
     return ', '.join(f'{count} {name}' for name, count in sorted(counts.items())) or 'nothing found'
 
 
-def save_picture(out, image, drawn):
-    path = out / f'{image.stem}_detections.png'
+def save_picture(out, image, drawn, taken):
+    """Under the picture's name; pictures of one name from several folders are numbered."""
+    taken[image.stem] = taken.get(image.stem, 0) + 1
+    number = f'_{taken[image.stem]}' if taken[image.stem] > 1 else ''
+    path = out / f'{image.stem}{number}_detections.png'
     with replacing(path) as temporary:
         drawn.save(temporary, format='png')

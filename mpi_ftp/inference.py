@@ -25,11 +25,14 @@ def near_square(ranks):
     return ranks // columns, columns
 
 
-def plan_inference(network, ranks, batch, job):
-    """Groups by hand, or one for each layer that reads a neighbourhood: nothing is computed twice."""
+def plan_inference(network, ranks, batch, job, last=None):
+    """Groups by hand (those up to layer `last`), or one for each layer that reads a neighbourhood: nothing is computed twice."""
     grid = near_square(ranks) if job.grid == 'auto' else job.grid
     starts = {'auto': None, 'per-layer': None, 'fused': [0]}.get(job.groups, job.groups) if isinstance(job.groups, str) else job.groups
-    return by_hand(network, ranks, batch, grid, per_layer(network) if starts is None else starts)
+    starts = per_layer(network) if starts is None else starts
+    if last is not None:
+        starts = [start for start in starts if start <= last]
+    return by_hand(network, ranks, batch, grid, starts)
 
 
 def start(network, job, batch, last=None):
@@ -40,7 +43,7 @@ def start(network, job, batch, last=None):
     needed = [layer.index for layer in network.layers if layer.tensors and (last is None or layer.index <= last)]
     file = open_weights(job.weights, network)
     part = network if last is None else Network(network.shape, network.layers[:last + 1], network.net, network.path)
-    model = Model(part, plan_inference(part, world.size, batch, job), world, np.dtype(job.dtype), training=False, losses=losses)
+    model = Model(part, plan_inference(part, world.size, batch, job, last), world, np.dtype(job.dtype), training=False, losses=losses)
     fill(file, model.parameters)
     covered = sum(index in file for index in needed)
     if covered < len(needed):

@@ -15,6 +15,7 @@ from .job import add_arguments, from_arguments
 from .loss import summary
 from .model import Model
 from .network import read_network
+from .pictures import Pictures
 from .plan import Plan
 from .plan_table import plan_table
 from .planning import mini_batch, plan_run
@@ -63,6 +64,10 @@ class Trainer:
             raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to train for')
         self.losses = losses_of(network)
         self.batch, self.mini = mini_batch(network, job)
+        if job.reader == 'all' or world.rank == 0:                  # what is wrong with the data is told before seconds are spent
+            with Pictures(job.data) as pictures:
+                pictures.indices(job.split)
+                check_classes(job.data, pictures.classes, network)
         self.momentum = network.net.float('momentum', .9) if job.momentum is None else job.momentum
         self.decay = network.net.float('decay', .0001) if job.decay is None else job.decay
         load_kernels(world, job, self.losses)
@@ -80,7 +85,6 @@ class Trainer:
         options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else {}, job.augment)
         self.feed = Feed(world, job.data, job.split, network.tensor_shape(-1, self.mini), self.model.picture, job.reader, options=options,
                          seed=job.seed, state=state, dtype=self.dtype)
-        check_classes(job.data, self.feed.classes, network)
         self.state = state
         self.total = self.iterations()
         self.rate = schedule.from_net(network.net, job.learning_rate, self.total)
@@ -179,7 +183,6 @@ class Trainer:
 
     def evaluate(self):
         """Metrics of the validation split with the weights at hand; empty where the data has no such split."""
-        from .pictures import Pictures
         world, splits = self.world, None
         if world.rank == 0:
             with Pictures(self.job.data) as pictures:
