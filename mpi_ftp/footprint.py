@@ -7,13 +7,14 @@ from math import prod
 
 import numpy as np
 
+from . import kernels
 from .buffers import group_buffers
 from .layers.convolution import algorithms
 from .memory import pack
 from .network import PICTURE
 from .parameters import TRAINED, local_shape
 from .region import NOTHING
-from .tile import BLOCK, storage_shape
+from .tile import storage_shape
 
 ITEM = 4
 AHEAD = 4                   # tiles of the picture: the one at work, two prepared, one in the making
@@ -99,7 +100,7 @@ class Footprint:
         return int(total * (1.5 if self.training else 1))
 
     def workspace(self, rank):
-        """The largest scratch memory of a kernel, see kernels/direct.py and kernels/winograd.py."""
+        """The largest scratch memory of a kernel, as the kernels tell it."""
         whole, own = 0, 0
         for group, shares in zip(self.plan.groups, self.shares):
             for index in range(group.start, group.stop):
@@ -121,17 +122,9 @@ def _bytes(box, block):
 
 def scratch(layer, box):
     """(bytes shared by threads, bytes of each thread) that a convolution's kernels work in, all passes."""
-    inputs, outputs = -(-layer.in_shapes[0][0] // BLOCK), -(-layer.filters // BLOCK)
-    used = [options['algorithm'] for options in algorithms(layer, np.float32).values()]
-    weights = inputs * outputs * 256 * layer.rows.size * layer.columns.size
-    shared, own = (weights if layer.inputs[0] >= 0 and 'direct' in used else 0), 0
     n, _, h, w = box.shape
-    for m in {int(name[-1]) for name in used if name.startswith('winograd')}:
-        planes, tiles = (m + 2) ** 2, n * -(-h // m) * -(-w // m)
-        few = tiles <= 400
-        count = min(tiles, 100 if few else 56)
-        if not few:
-            shared = max(shared, planes * inputs * outputs * 256)
-        own = max(own, planes * 16 * (max(inputs, outputs) * count + 2 * count + (2 * 8 * 16 if few else 0)),
-                  planes * 16 * ((inputs + outputs) * count + (2 * 4 * 16 if tiles <= 100 else inputs * outputs * 16)))
-    return shared * ITEM, own * ITEM
+    window = layer.rows.size, layer.columns.size
+    passes = {pass_: options['algorithm'] for pass_, options in algorithms(layer, np.float32).items()
+              if pass_ != 'backward_data' or layer.inputs[0] >= 0}
+    takes = [kernels.workspace_bytes(pass_, algorithm, layer.in_shapes[0][0], layer.filters, window, n, h, w) for pass_, algorithm in passes.items()]
+    return tuple(map(max, zip(*takes)))
