@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .errors import DataError, nearest
+from .errors import DataError, JobError, nearest
 from .files import replacing
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
@@ -133,8 +133,8 @@ def writing(path, classes, shape, labelled=False):
                                                       chunks=(1, _chunk(h), _chunk(w), 3)), labelled)
             yield writer
             writer.tables()
-    except OSError as error:
-        raise DataError(f'{path} cannot be written: {_words(error)}') from error
+    except JobError as error:
+        raise DataError(f'{path} cannot be written: {_words(error.__cause__ or error)}') from error
 
 
 class Writer:
