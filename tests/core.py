@@ -1,4 +1,6 @@
 """What the tests of the SPMD core share: small networks, a loss that any rank can evaluate on its cells, and comparison with one rank."""
+import os
+
 import numpy as np
 
 from mpi_ftp import comm as comm_module
@@ -50,7 +52,9 @@ class Quadratic:
 
 def make_network(tmp_path, text, h, w, c=3, name='net.cfg'):
     path = tmp_path / name
-    path.write_text(NET.format(h=h, w=w, c=c) + text)
+    own = path.with_name(f'{name}.{os.getpid()}')           # ranks share tmp_path: nobody may read a piece of what another writes
+    own.write_text(NET.format(h=h, w=w, c=c) + text)
+    os.replace(own, path)
     return read_network(path)
 
 
