@@ -61,7 +61,7 @@ class Finished:
 
 class Alone:
     """One rank without MPI: every sum is its own term, nobody to talk to."""
-    rank, size, host_rank, host_size, hosts = 0, 1, 0, 1, 1
+    rank, size = 0, 1
 
     def __init__(self):
         self.host = socket.gethostname()
