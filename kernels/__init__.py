@@ -17,7 +17,7 @@ _HOME = {
     'convolution': 'conv_forward conv_backward_data conv_backward_weights workspace_bytes',
     'elementwise': 'moments normalize_activate activate_backward_reduce activate_backward sgd ACTIVATIONS',
     'pools': 'maxpool_forward maxpool_backward avgpool_forward avgpool_backward',
-    'copies': 'copy_channels add pack unpack',
+    'copies': 'copy_channels add pack unpack pack_half unpack_half',
     'rearrange': 'upsample_forward upsample_backward reorg_forward reorg_backward dropout',
     'layout': 'BLOCK blocks to_blocked from_blocked pack_filters unpack_filters',
     'algorithms': 'choose set_winograd ALGORITHMS',

@@ -22,7 +22,7 @@ inline = njit(nogil=True)                   # a helper called by kernels; compil
 
 def kernel(words, dtypes=('float32', 'float64')):
     """Decorator: `words` names each argument's type. f5: a 5-D array of the kernel's dtype with any outer strides; c6: the
-    same but contiguous; d3: float64 and contiguous; n1: int64 and contiguous; s: a number of the dtype; i: an integer."""
+    same but contiguous; d3: float64 and contiguous; n1: int64, h1: uint16 likewise; s: a number of the dtype; i: an integer."""
     def decorate(function):
         made = Kernel(function, words.split(), dtypes)
         KERNELS.append(made)
@@ -59,7 +59,7 @@ def _type(word, dtype):
     kind, ndim = word[0], int(word[1:] or 0)
     if not ndim:
         return {'i': types.int64, 's': real}[kind]
-    return types.Array({'d': types.float64, 'n': types.int64}.get(kind, real), ndim, 'A' if kind == 'f' else 'C')
+    return types.Array({'d': types.float64, 'n': types.int64, 'h': types.uint16}.get(kind, real), ndim, 'A' if kind == 'f' else 'C')
 
 
 class Native:
