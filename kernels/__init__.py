@@ -16,6 +16,7 @@ import importlib
 _HOME = {
     'convolution': 'conv_forward conv_backward_data conv_backward_weights workspace_bytes',
     'elementwise': 'moments normalize_activate activate_backward_reduce activate_backward sgd ACTIVATIONS',
+    'pooled': 'normalize_activate_maxpool maxpool_activate_backward_reduce maxpool_activate_backward',
     'pools': 'maxpool_forward maxpool_backward avgpool_forward avgpool_backward',
     'copies': 'copy_channels add pack unpack pack_half unpack_half',
     'rearrange': 'upsample_forward upsample_backward reorg_forward reorg_backward dropout',

@@ -13,8 +13,8 @@ from numba.extending import intrinsic
 from .cache import DiskCache
 from .simd import Emitter, tile
 
-MODULES = ('naive naive_elementwise naive_pools native direct grouped winograd_loops elementwise pools copies rearrange '
-           'image').split()
+MODULES = ('naive naive_elementwise naive_pools native direct grouped winograd_loops elementwise pools naive_pooled pooled '
+           'copies rearrange image').split()
 KERNELS = []                                # every Kernel and Native, in order of definition
 
 inline = njit(nogil=True)                   # a helper called by kernels; compiled with its caller
