@@ -2,6 +2,8 @@
 
 Times are positions in the plan's sequence of events. The same packing serves the planner's prediction and the run.
 """
+import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +46,18 @@ class Arena:
     def __init__(self, buffers):
         self.buffers = {b.key: b for b in buffers}
         self.offsets, self.nbytes = pack(buffers)
-        raw = np.zeros(self.nbytes + ALIGN, np.uint8)
-        start = -raw.ctypes.data % ALIGN
-        self.memory = raw[start:start + self.nbytes]
+        self.pages = mmap.mmap(-1, max(1, self.nbytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.advise('MADV_HUGEPAGE')
+        self.memory = np.frombuffer(self.pages, np.uint8, self.nbytes)
+
+    def release(self):
+        """Give the pages back to the system until they are written again: what they held is lost."""
+        self.advise('MADV_DONTNEED')
+
+    def advise(self, name):
+        """Tell the system, where it knows this advice: Linux kernels may be built without huge pages."""
+        with suppress(AttributeError, OSError):
+            self.pages.madvise(getattr(mmap, name))
 
     def array(self, key, shape, dtype):
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize

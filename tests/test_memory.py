@@ -1,4 +1,5 @@
 """Buffers that live at the same time never overlap, and the arena is not larger than it must be."""
+import mmap
 import random
 
 import numpy as np
@@ -34,3 +35,17 @@ def test_arena_hands_out_the_same_aligned_place():
     with pytest.raises(ValueError, match='planned with 100 bytes'):
         arena.array(('b',), (26,), np.float32)
     assert aligned_zeros(7, np.float64).ctypes.data % ALIGN == 0
+
+
+def test_released_pages_leave_memory_and_come_back_as_zeros():
+    def resident():
+        with open('/proc/self/statm') as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+
+    arena = Arena([Buffer(('a',), 64 << 20, 0, 1)])
+    a = arena.array(('a',), (16 << 20,), np.float32)
+    before = resident()
+    a[...] = 5
+    assert resident() - before > 60 << 20
+    arena.release()
+    assert resident() - before < 4 << 20 and not a.any()
