@@ -1,7 +1,7 @@
-"""Checkpoints: whole tensors and everything a run needs to go on, in one HDF5 file that does not depend on the number of ranks.
+"""Checkpoints: all tensors and everything a run needs to go on, in one HDF5 file that does not depend on the number of ranks.
 
 /tensors/NAME is a plain array (a name may contain /), /meta/KEY a JSON text. Knows no network and no ranks: whoever saves hands over
-(name, array) pairs one at a time, whoever reads asks for rows of a tensor.
+pieces of tensors as they arrive, whoever reads asks for rows of a tensor.
 """
 import json
 from pathlib import Path
@@ -24,15 +24,23 @@ def versions():
 
 
 def save(path, tensors, meta):
-    """Write a checkpoint that replaces `path` once it is whole on the disk.
+    """Write a checkpoint that replaces `path` once it is complete on the disk.
 
-    tensors: iterable of (name, array); meta: JSON-able values by name (job, plan, cfg, iteration, seen, loader, seed, …).
+    tensors: iterable of (name, shape, pieces), where pieces yields (first row, rows) in any order and covers each row once (ValueError if
+    not); only one piece is held at a time. meta: JSON-able values by name (job, plan, cfg, iteration, seen, loader, seed, …).
     """
     import h5py
     with replacing(path) as temporary, h5py.File(temporary, 'w') as file:
         group = file.create_group('tensors')
-        for name, array in tensors:
-            group.create_dataset(name, data=array)
+        for name, shape, pieces in tensors:
+            written = 0
+            for first, rows in pieces:
+                if not written:
+                    dataset = group.create_dataset(name, shape, rows.dtype)
+                dataset[first:first + len(rows)] = rows
+                written += len(rows)
+            if written != shape[0]:
+                raise ValueError(f'{name} of shape {shape} came with {written} rows')
         for key, value in {**meta, 'format': FORMAT, 'versions': versions()}.items():
             file.create_dataset(f'meta/{key}', data=json.dumps(value, default=as_json))
 

@@ -101,6 +101,11 @@ class Alone:
             raise RuntimeError('one rank has nobody to send to')
         return Messages([], [])
 
+    def send(self, array, peer, tag):
+        raise RuntimeError('one rank has nobody to send to')
+
+    receive = send
+
     def abort(self, code):
         os._exit(code)
 
@@ -179,6 +184,14 @@ class World:
         """Prepared messages: lists of (peer, contiguous array)."""
         return Messages([self.comm.Send_init(a, peer, tag) for peer, a in sends],
                         [self.comm.Recv_init(a, peer, tag) for peer, a in receives], self.mpi, (sends, receives))
+
+    def send(self, array, peer, tag):
+        """Send a contiguous array; blocks until it may be overwritten."""
+        self.comm.Send(array, peer, tag)
+
+    def receive(self, array, peer, tag):
+        """Fill a contiguous array from a peer's send."""
+        self.comm.Recv(array, peer, tag)
 
     def abort(self, code):
         """End all ranks of the run at once."""

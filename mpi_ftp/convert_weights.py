@@ -9,6 +9,7 @@ import numpy as np
 from . import weights
 from .checkpoint import Checkpoint
 from .errors import UsageError, WeightsError
+from .parameters import cut_rows
 
 
 class Named:
@@ -81,8 +82,17 @@ def run(args):
     elif args.out.endswith('.h5'):
         raise UsageError(f'{args.out}: expected a name that ends in .weights or .npz; checkpoints are written by `mpi-ftp train` alone')
     else:
-        weights.write(args.out, network, source.seen, source.read, args.layers if args.layers is not None else last)
+        weights.write(args.out, network, source.seen, slices_of(network, source), args.layers if args.layers is not None else last)
     print(f'{args.out}: {sum(weights.numbers(layer.tensors) for layer in layers)} numbers of {len(layers)} layers, {source.seen} pictures seen')
+
+
+def slices_of(network, source):
+    """What weights.write asks for, from an opened source."""
+    def pieces(layer, name):
+        shape = dict(network.layers[layer].tensors)[name]
+        for first, last in cut_rows(0, shape[0], shape, np.float32):
+            yield first, source.read(layer, name, first, last)
+    return pieces
 
 
 def listing(source, layers):

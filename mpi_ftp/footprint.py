@@ -12,9 +12,9 @@ from .buffers import group_buffers
 from .layers.convolution import algorithms
 from .memory import pack
 from .network import PICTURE
-from .parameters import TRAINED, local_shape
+from .parameters import SLICE, TRAINED, local_shape
 from .region import NOTHING
-from .tile import storage_shape
+from .tile import BLOCK, storage_shape
 
 ITEM = 4
 AHEAD = 4                   # tiles of the picture: the one at work, two prepared, one in the making
@@ -81,10 +81,10 @@ class Footprint:
                    for name, _ in self.network.layers[index].tensors if name in TRAINED)
 
     def parameters(self, rank):
-        """Weights, gradients and momentum; on rank 0 also a tensor being gathered for a checkpoint."""
+        """Weights, gradients and momentum, and a slice on its way to or from a file (stored, in plain order and as received)."""
         copies = 3 if self.training else 1
-        whole = max((prod(shape) for layer in self.network.layers for _, shape in layer.tensors), default=0)
-        return copies * self.weights(rank) * ITEM + (3 * whole * ITEM if rank == 0 and self.training else 0)
+        rows = max((prod(shape[1:]) for layer in self.network.layers for _, shape in layer.tensors), default=0)
+        return copies * self.weights(rank) * ITEM + 3 * max(SLICE, BLOCK * rows * ITEM)
 
     def messages(self, rank):
         """Buffers of all exchanges, both ways."""

@@ -13,6 +13,7 @@ from .tile import BLOCK
 
 TRAINED = ('filters', 'bias', 'scale')
 BUCKET = 1 << 20            # bytes: a sum begins when this much of the gradient is complete
+SLICE = 2 << 20             # bytes of a tensor that are read, written or sent to be written at a time
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ def local_shape(layer, name, channels):
     if layer.groups > 1:
         return (rows,) + window + (per_group, BLOCK)
     return (rows, -(-per_group // layer.block)) + window + (layer.block, BLOCK)
+
+
+def cut_rows(first, last, shape, dtype):
+    """Spans of rows of a tensor of `shape`, whole blocks of rows in up to SLICE bytes (one block where that is larger)."""
+    blocks = max(1, SLICE // (BLOCK * prod(shape[1:]) * np.dtype(dtype).itemsize))
+    return [(row, min(last, row + blocks * BLOCK)) for row in range(first, last, blocks * BLOCK)]
 
 
 class Parameters:
@@ -77,34 +84,39 @@ class Parameters:
     def weights(self, layer):
         return {**self.views(layer, self.flat), **self.statistics.get(layer, {})}
 
-    # whole tensors, rows [first, last) of which are this rank's
+    # plain tensors, rows [first, last) of which are this rank's
 
-    def get(self, layer, name, flat=None):
-        """This rank's rows of a tensor in its plain shape."""
+    def pieces(self, layer, name):
+        """Spans of rows of this rank's part of a tensor, none above SLICE bytes where a block of rows is smaller than that."""
+        shape = dict(self.network.layers[layer].tensors)[name]
+        return cut_rows(*self.channels[layer], shape, self.dtype)
+
+    def get(self, layer, name, flat=None, span=None):
+        """Rows [first, last) of a tensor (default: all of this rank's) in their plain shape; first is a multiple of BLOCK."""
         spec = self.network.layers[layer]
-        first, last = self.channels[layer]
-        if name in ('mean', 'variance'):
-            return self.statistics[layer][name].reshape(-1)[:last - first].copy()
-        blocked = self.views(layer, self.flat if flat is None else flat)[name]
+        first, last = span or self.channels[layer]
+        blocked = self._blocks(layer, name, first, last, flat)
         if name != 'filters':
             return blocked.reshape(-1)[:last - first].copy()
-        shape = dict(spec.tensors)['filters']
         plain = kernels.unpack_filters(blocked, last - first, spec.in_shapes[0][0] // spec.groups, spec.groups)
-        return plain.reshape((last - first,) + tuple(shape[1:]))
+        return plain.reshape((last - first,) + tuple(dict(spec.tensors)['filters'][1:]))
 
-    def set(self, layer, name, rows, flat=None):
-        """Store this rank's rows of a tensor, given in its plain shape."""
+    def set(self, layer, name, rows, flat=None, first=None):
+        """Store rows of a tensor, given in their plain shape, from row `first` on (default: this rank's first; a multiple of BLOCK)."""
         spec = self.network.layers[layer]
-        if name in ('mean', 'variance'):
-            target = self.statistics[layer][name].reshape(-1)
-            target[:len(rows)] = rows
-            return
-        target = self.views(layer, self.flat if flat is None else flat)[name]
+        first = self.channels[layer][0] if first is None else first
+        target = self._blocks(layer, name, first, first + len(rows), flat)
         if name != 'filters':
             target.reshape(-1)[:len(rows)] = rows
             return
         plain = np.asarray(rows, self.dtype).reshape(len(rows), -1, spec.rows.size, spec.columns.size)
         target[...] = kernels.pack_filters(plain, spec.groups, spec.block)
+
+    def _blocks(self, layer, name, first, last, flat):
+        """The view of the blocks that store rows [first, last)."""
+        own = self.channels[layer][0]
+        blocked = self.statistics[layer][name] if name in ('mean', 'variance') else self.views(layer, self.flat if flat is None else flat)[name]
+        return blocked[(first - own) // BLOCK:-(-(last - own) // BLOCK)]
 
     def initialise(self, seed):
         """Darknet's start: filters normal with variance 2 / fan-in (a connected layer: uniform), scale 1, the rest 0.
@@ -120,12 +132,11 @@ class Parameters:
                 continue
             shape = dict(layer.tensors)['filters'][1:]
             spread = np.sqrt(2 / np.prod(shape))
-            rows = []
-            for block in range(first // BLOCK, -(-last // BLOCK)):
-                rng = np.random.default_rng([seed, segment.layer, block])
+            for row in range(first, last, BLOCK):
+                rng = np.random.default_rng([seed, segment.layer, row // BLOCK])
                 draw = rng.uniform(-1, 1, (BLOCK,) + shape) if layer.kind == 'connected' else rng.standard_normal((BLOCK,) + shape)
-                rows.append(draw[:min(BLOCK, last - block * BLOCK)] * spread)
-            self.set(segment.layer, 'filters', np.concatenate(rows))
+                draw *= spread
+                self.set(segment.layer, 'filters', draw[:min(BLOCK, last - row)], first=row)
 
     # gradients
 

@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 
-from . import checkpoint, kernels, weights
+from . import kernels
 from .convert_weights import open_weights
 from .errors import DataError
 from .loader import Loader
@@ -42,65 +42,11 @@ def load_weights(path, parameters):
 
 def fill(file, parameters):
     """Read this rank's rows of every layer that an opened weights file covers."""
-    for index, (first, last) in parameters.channels.items():
+    for index in parameters.channels:
         if index in file:
             for name, _ in parameters.network.layers[index].tensors:
-                parameters.set(index, name, file.read(index, name, first, last))
-
-
-def whole_tensor(world, parameters, layer, name, flat=None):
-    """A tensor in its plain shape on rank 0 (collective); where all ranks share it, on every rank without a message."""
-    if len(set(parameters.sharing[layer])) == 1:
-        return parameters.get(layer, name, flat)
-    mine = layer in parameters.channels
-    parts = world.gather((parameters.channels[layer], parameters.get(layer, name, flat)) if mine else None)
-    if world.rank:
-        return None
-    found = {span: rows for span, rows in (p for p in parts if p)}
-    return np.concatenate([found[span] for span in sorted(found)])
-
-
-def tensors(world, parameters, momentum):
-    """(name, whole array) of all weights, one at a time; a name is LAYER/NAME, its momentum is momentum/LAYER/NAME (collective)."""
-    for layer in parameters.network.layers:
-        for name, _ in layer.tensors:
-            yield f'{layer.index}/{name}', whole_tensor(world, parameters, layer.index, name)
-            if momentum and name in ('filters', 'bias', 'scale'):
-                yield f'momentum/{layer.index}/{name}', whole_tensor(world, parameters, layer.index, name, parameters.momentum)
-
-
-def save_weights(path, world, parameters, seen):
-    """Write Darknet weights on rank 0 (collective)."""
-    def get(layer, name):
-        return whole_tensor(world, parameters, layer, name)
-
-    if world.rank == 0:
-        weights.write(path, parameters.network, seen, get)
-    else:
-        for layer, held in weights.stored(parameters.network, 'dontsave'):
-            for name, _ in held:
-                get(layer.index, name)
-
-
-def save_checkpoint(path, world, parameters, meta):
-    """Write weights, statistics and momentum with `meta` on rank 0 (collective)."""
-    stream = tensors(world, parameters, momentum=True)
-    if world.rank == 0:
-        checkpoint.save(path, stream, meta)
-    else:
-        for _ in stream:
-            pass
-
-
-def load_checkpoint(path, parameters):
-    """Fill this rank's rows of weights, statistics and momentum; returns the checkpoint's meta."""
-    with checkpoint.Checkpoint(path) as saved:
-        for index, (first, last) in parameters.channels.items():
-            for name, _ in parameters.network.layers[index].tensors:
-                parameters.set(index, name, saved.read(f'{index}/{name}', first, last))
-                if name in ('filters', 'bias', 'scale'):
-                    parameters.set(index, name, saved.read(f'momentum/{index}/{name}', first, last), parameters.momentum)
-        return saved.meta
+                for first, last in parameters.pieces(index, name):
+                    parameters.set(index, name, file.read(index, name, first, last), first=first)
 
 
 class Feed:

@@ -20,7 +20,8 @@ from .plan import Plan
 from .plan_table import plan_table
 from .planning import mini_batch, plan_run
 from .runfolder import open_run, show
-from .session import (Feed, check_classes, load_checkpoint, load_kernels, load_weights, losses_of, save_checkpoint, save_weights)
+from .saving import load_checkpoint, save_checkpoint, save_weights
+from .session import Feed, check_classes, load_kernels, load_weights, losses_of
 
 COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', 'input_seconds', 'sum_seconds', 'iou', 'class', 'objectness', 'any_objectness',
            'recall50', 'recall75', 'mAP50', 'mAP50_95', 'top1')

@@ -1,4 +1,4 @@
-"""Darknet's .weights files: read slice by slice, written whole. Knows the order of bytes; what tensors a layer has, the layer says.
+"""Darknet's .weights files: read and written slice by slice. Knows the order of bytes; what tensors a layer has, the layer says.
 
 A file is a header (int32 major, minor, revision, then the number of pictures seen) followed by float32 values, little-endian, of
 every layer's `tensors` in order (Darknet's parser.c). The number of pictures is an int64 from version 0.2 on, an int32 before; files of
@@ -91,18 +91,26 @@ class WeightsFile:
             yield layer, name, self.read(layer, name)
 
 
-def write(path, network, seen, get, layers=None):
-    """Write the tensors get(layer index, name) of the first `layers` layers (default all) to a new file that replaces `path`.
+def write(path, network, seen, pieces, layers=None):
+    """Write the tensors of the first `layers` layers (default all) to a new file that replaces `path`.
 
-    get returns the whole array in plain order; its shape is checked (ValueError: a mistake of the caller).
+    pieces(layer index, name) yields (first row, rows) in plain order, every row once, one piece at a time; rows lie one after the other, so
+    that each piece goes to its own place. Shapes and number of rows are checked (ValueError: a mistake of the caller).
     """
     with replacing(path) as temporary, open(temporary, 'wb') as file:
         file.write(struct.pack('<3iq', *VERSION, seen))
+        start = file.tell()
         for layer, tensors in stored(network, 'dontsave'):
             if layers is not None and layer.index >= layers:
                 break
             for name, shape in tensors:
-                array = np.asarray(get(layer.index, name))
-                if array.shape != tuple(shape):
-                    raise ValueError(f'{layer.name} {name} has shape {array.shape}, expected {tuple(shape)}')
-                np.ascontiguousarray(array, '<f4').tofile(file)
+                size, written = 4 * math.prod(shape[1:]), 0
+                for first, rows in pieces(layer.index, name):
+                    if rows.shape[1:] != tuple(shape[1:]) or first + len(rows) > shape[0]:
+                        raise ValueError(f'{layer.name} {name}: rows from {first} of shape {rows.shape}, expected {tuple(shape)} in all')
+                    file.seek(start + first * size)
+                    file.write(np.ascontiguousarray(rows, '<f4'))
+                    written += len(rows)
+                if written != shape[0]:
+                    raise ValueError(f'{layer.name} {name} came with {written} rows, expected {tuple(shape)}')
+                start += shape[0] * size

@@ -9,12 +9,16 @@ from mpi_ftp.errors import WeightsError
 META = {'job': 'cfg = "a.cfg"\n', 'iteration': 17, 'seen': np.int64(2**40), 'loader': {'epoch': 1, 'position': 5}, 'seed': 3, 'cfg': '[net]\n' * 20000}
 
 
+def whole(tensors):
+    """Tensors as save() wants them, each in one piece."""
+    return [(name, array.shape, [(0, array)]) for name, array in tensors]
+
+
 def test_round_trip(tmp_path):
     random = np.random.default_rng(0)
-    tensors = {'0/filters': random.standard_normal((5, 3, 3, 3)).astype(np.float32), 'momentum/0/filters': random.standard_normal((5, 27)),
-               'best': np.float64(.75)}
+    tensors = {'0/filters': random.standard_normal((5, 3, 3, 3)).astype(np.float32), 'momentum/0/filters': random.standard_normal((5, 27))}
     path = tmp_path / 'a.h5'
-    checkpoint.save(path, tensors.items(), META)
+    checkpoint.save(path, whole(tensors.items()), META)
     with checkpoint.Checkpoint(path) as saved:
         assert {key: saved.meta[key] for key in META} == META and saved.meta['versions']['numpy'] == np.__version__
         assert set(saved.shapes) == set(tensors) and '0/filters' in saved and '1/filters' not in saved
@@ -32,7 +36,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     checkpoint.save(path, [], {'iteration': 1})
 
     def tensors():
-        yield 'a', np.zeros(3)
+        yield 'a', (3,), [(0, np.zeros(3))]
         raise RuntimeError('out of luck')
     with pytest.raises(RuntimeError):
         checkpoint.save(path, tensors(), {'iteration': 2})
@@ -41,11 +45,20 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['a.h5']
 
 
+def test_pieces_come_in_any_order_and_cover_every_row(tmp_path):
+    array, path = np.arange(42.).reshape(7, 2, 3), tmp_path / 'a.h5'
+    checkpoint.save(path, [('x', array.shape, [(4, array[4:]), (0, array[:1]), (1, array[1:4])])], {})
+    with checkpoint.Checkpoint(path) as saved:
+        assert np.array_equal(saved.read('x'), array)
+    with pytest.raises(ValueError, match='came with 4 rows'):
+        checkpoint.save(path, [('x', array.shape, [(0, array[:4])])], {})
+
+
 def test_a_reader_keeps_the_old_file_while_a_new_one_is_written(tmp_path):
     path = tmp_path / 'a.h5'
-    checkpoint.save(path, [('x', np.zeros(3))], {})
+    checkpoint.save(path, whole([('x', np.zeros(3))]), {})
     with checkpoint.Checkpoint(path) as old:
-        checkpoint.save(path, [('x', np.ones(3))], {})
+        checkpoint.save(path, whole([('x', np.ones(3))]), {})
         assert old.read('x').sum() == 0
     with checkpoint.Checkpoint(path) as new:
         assert new.read('x').sum() == 3

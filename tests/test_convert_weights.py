@@ -37,7 +37,7 @@ def files(tmp_path):
     network = read_network(tmp_path / 'a.cfg')
     random = np.random.default_rng(2)
     tensors = {(layer.index, name): random.standard_normal(shape).astype(np.float32) for layer in network.layers for name, shape in layer.tensors}
-    weights.write(tmp_path / 'a.weights', network, 55, lambda *key: tensors[key])
+    weights.write(tmp_path / 'a.weights', network, 55, lambda *key: [(0, tensors[key])])
     return tmp_path / 'a.cfg', tensors, tmp_path / 'a.weights'
 
 
@@ -54,7 +54,7 @@ def test_through_npz_and_back(files, tmp_path, capsys):
 
 def test_from_a_checkpoint(files, tmp_path):
     cfg, tensors, path = files
-    checkpoint.save(tmp_path / 'a.h5', [(f'{layer}/{name}', array) for (layer, name), array in tensors.items()], {'seen': 55})
+    checkpoint.save(tmp_path / 'a.h5', [(f'{layer}/{name}', array.shape, [(0, array)]) for (layer, name), array in tensors.items()], {'seen': 55})
     verb('--cfg', cfg, tmp_path / 'a.h5', tmp_path / 'd.weights')
     assert (tmp_path / 'd.weights').read_bytes() == path.read_bytes()
 

@@ -51,13 +51,18 @@ def raw(values, head=struct.pack('<3iq', 0, 2, 0, 77)):
     return head + b''.join(v.tobytes() for v in values)
 
 
+def in_two(array):
+    """The later rows first: each piece finds its place."""
+    return [(1, array[1:]), (0, array[:1])]
+
+
 def test_written_order_is_darknets(network, tmp_path):
     t = tensors_of(network)
     order = [(0, 'bias'), (0, 'scale'), (0, 'mean'), (0, 'variance'), (0, 'filters'), (2, 'bias'), (2, 'filters'),
              (3, 'bias'), (3, 'filters'), (3, 'scale'), (3, 'mean'), (3, 'variance')]
     assert sorted(order) == sorted(t) and t[2, 'filters'].shape == (6, 2, 1, 1)
     path = tmp_path / 'a.weights'
-    weights.write(path, network, 77, lambda layer, name: t[layer, name])
+    weights.write(path, network, 77, lambda layer, name: in_two(t[layer, name]))
     assert path.read_bytes() == raw(t[key] for key in order)
     assert [p.name for p in tmp_path.iterdir() if 'tmp' in p.name] == []
 
@@ -87,7 +92,7 @@ def test_old_files_hold_connected_layers_transposed(network, tmp_path):
 def test_cut_off_files(network, tmp_path):
     t = tensors_of(network)
     path = tmp_path / 'a.weights'
-    weights.write(path, network, 1, lambda layer, name: t[layer, name], layers=3)
+    weights.write(path, network, 1, lambda layer, name: in_two(t[layer, name]), layers=3)
     assert path.read_bytes() == raw([a for (layer, _), a in t.items() if layer < 3], struct.pack('<3iq', 0, 2, 0, 1))
     file = weights.WeightsFile(path, network)
     assert file.layers_present == 3 and [i in file for i in range(5)] == [True, False, True, False, False]
@@ -113,6 +118,7 @@ def test_files_of_another_network_are_refused(network, tmp_path):
 def test_a_failed_write_leaves_the_old_file(network, tmp_path):
     path = tmp_path / 'a.weights'
     path.write_bytes(b'old')
-    with pytest.raises(ValueError, match='expected'):
-        weights.write(path, network, 1, lambda layer, name: np.zeros(3))
+    for pieces in ([(0, np.zeros(3))], [(0, np.zeros((4, 1)))], [(2, np.zeros(3))]):
+        with pytest.raises(ValueError, match='expected'):
+            weights.write(path, network, 1, lambda layer, name: pieces)
     assert path.read_bytes() == b'old' and [p.name for p in tmp_path.iterdir() if 'tmp' in p.name] == []
