@@ -71,6 +71,33 @@ def pad_values(network, share, start, stop):
     return values, copies
 
 
+def pooled(network, group, share, training):
+    """{layer: the max-pool after it} where norm, activation and pool are one pass, so that what the layer gives, and its gradient, is never stored.
+
+    The pool must be the only reader, in the same group, of windows that tile what this rank computes and differentiates.
+    """
+    found = {}
+    for index in range(group.start, group.stop - 1):
+        layer, readers = network.layers[index], network.readers[index]
+        if len(readers) != 1 or readers[0] >= group.stop or index in group.cuts or not Needs.z_again(layer):
+            continue
+        pool = network.layers[readers[0]]
+        if pool.kind == 'maxpool' and pool.window.size == pool.window.stride > 1 and tiles(network, pool, index, share, training):
+            found[index] = pool.index
+    return found
+
+
+def tiles(network, pool, index, share, training):
+    """Whether the windows of a pool tile all that a rank computes of layer `index`, owns of it and differentiates."""
+    if not pool.needs(share.computed[pool.index])[0] == share.computed[index] == share.held[index]:
+        return False
+    if not training:
+        return True
+    region, size = share.differentiated[index], pool.window.size
+    sides = [v for box in (region, share.owned[index] & region) for corner in (box.lo, box.hi) for v in corner[2:]]
+    return pool.needs(share.differentiated[pool.index])[0] == region and not any(v % size for v in sides)
+
+
 class GroupBuffers:
     """Declares the buffers of one group with their lifetimes, and hands out tiles once the arena is packed."""
 
@@ -82,6 +109,7 @@ class GroupBuffers:
         self.layers = range(group.start, group.stop)
         self.sources = sources_of(network, group.start, group.stop)
         self.pads, self.copies = pad_values(network, share, group.start, group.stop)
+        self.pooled = pooled(network, group, share, training)
         self.regions = {}
 
     @cached_property
@@ -90,6 +118,9 @@ class GroupBuffers:
         wanted = {}
         for index in reversed(self.layers):
             layers = [self.network.layers[r] for r in self.readers(index)]
+            if index in self.pooled:
+                wanted[index] = True, wanted[self.pooled[index]][1]
+                continue
             y = any(Needs.input_again(reader) or wanted[reader.index][0] for reader in layers)
             wanted[index] = (y or Needs.z_again(self.network.layers[index]), y)
         return wanted
@@ -117,6 +148,7 @@ class GroupBuffers:
     def _declare_forward(self, add):
         f, r, b = self.clock.forward, self.clock.again, self.clock.backward
         start, share = self.group.start, self.share
+        before = {pool: index for index, pool in self.pooled.items()}          # whose finish writes the pool's output
         for source in self.sources:
             if source not in self.aliased:
                 last = b[start] if self.training else max(f[i] for i in self.readers(source))
@@ -125,13 +157,16 @@ class GroupBuffers:
             layer, readers = self.network.layers[index], self.readers(index)
             again = [i for i in readers if Needs.input_again(self.network.layers[i])]
             ends = [f[index], self.export_end.get(index, 0)] + [f[i] for i in readers]
-            add(('y', index, 0), index, share.held[index], f[index], max(ends + [b[i] for i in again if self.keep]))
+            if index not in self.pooled:
+                add(('y', index, 0), index, share.held[index], f[before.get(index, index)], max(ends + [b[i] for i in again if self.keep]))
+            elif not self.keep:                                 # nothing but z, for a moment
+                add(('y', index, 0), index, share.held[index], f[index], f[index])
             if self.keep and Needs.z_again(layer):
                 add(('z', index, 0), index, share.computed[index], f[index], b[index])
             if self.training and self.group.recompute:
                 z, y = self.wanted_again[index]
-                if y:
-                    add(('y', index, 1), index, share.held[index], r[index], max([r[index]] + [r[i] for i in readers] + [b[i] for i in again]))
+                if y and index not in self.pooled:
+                    add(('y', index, 1), index, share.held[index], r[before.get(index, index)], max([r[index]] + [r[i] for i in readers] + [b[i] for i in again]))
                 if z and Needs.z_again(layer):
                     add(('z', index, 1), index, share.computed[index], r[index], b[index])
         for index, k in self.copies:
@@ -142,18 +177,21 @@ class GroupBuffers:
 
     def _declare_backward(self, add):
         b, share, network = self.clock.backward, self.share, self.network
+        before = {pool: index for index, pool in self.pooled.items()}
         for index in self.layers:
             layer = network.layers[index]
             if layer.is_head:
                 self._declare_inputs(add, index)
                 continue
             arrivals = [b[i] for i in self.readers(index)] + [self.export_arrival(index)] * exported(network, self.group.start, self.group.stop, index)
-            add(('d', index), index, share.gradient[index], min(arrivals + [b[index]]), b[index])
+            if index not in self.pooled:
+                add(('d', index), index, share.gradient[index], min(arrivals + [b[index]]), b[before.get(index, index)])
             if index in self.group.cuts:
-                add(('cut', index), index, share.owned[index], b[index], b[index])
+                add(('cut', index), index, share.owned[index], b[index], b[before.get(index, index)])
             if layer.two_phase:
                 add(('dz', index), index, with_margin(layer, share.differentiated[index]), b[index], b[index])
-            self._declare_inputs(add, index)
+            if index not in before:
+                self._declare_inputs(add, index)
         for source in self.sources:
             if source != PICTURE:
                 add(('d', self.group.start, source), source, share.gradient[source], min(b[i] for i in self.readers(source)), b[self.group.start])

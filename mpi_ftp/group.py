@@ -125,7 +125,7 @@ class GroupRun:
                 continue
             tape.compute(index, tape.uses[index][ready if index == first else 0:])
             tape.finish(index)
-            if self.model.watched is not None and not np.isfinite(tape.tiles[index][self.share.computed[index]]).all():
+            if self.model.watched is not None and not np.isfinite((tape.tiles.get(index) or tape.z[index])[self.share.computed[index]]).all():
                 self.model.watched.append(index)
 
     # backward
@@ -140,7 +140,8 @@ class GroupRun:
                 dst = Layout(layouts[index].shape, tuple(s.gradient[index] for s in shares))
                 self.cut[index] = (Exchange(self.model.comm, layouts[index], dst, 0.0, self.network.block(index), self.model.dtype,
                                             self.model.next_tag()), tile(arena, ('cut', index)))
-            self.steps[index] = self._step(index, arena)
+            if index not in self.tape.pooled:
+                self.steps[index] = self._step(index, arena)
 
     def _step(self, index, arena):
         """Everything that the backward pass of one layer touches."""
@@ -148,12 +149,14 @@ class GroupRun:
         needs = tuple(layer.needs(region))
         tiles = [self.back.source(index, k) for k in range(len(needs))]        # None where a recomputation leaves it out
         xs = [t and t[need] for t, need in zip(tiles, needs)]
-        dy = None if layer.is_head else self.cut[index][1] if index in self.cut else self.d[index]
+        after = self.buffers.pooled.get(index, index)           # whose gradient comes in: its own, or that of the pool in the same pass
+        dy = None if layer.is_head else self.cut[after][1] if after in self.cut else self.d[after]
         dz, unfinish, margins = dy, None, []
         if layer.two_phase:
             dz = self.buffers.tile(arena, ('dz', index))
             margins = [dz[box] for box in dz.region.minus(region)]
-            unfinish = norm.Unfinish(layer, state, dz, dy, self.back.z.get(index), region, self.share.owned[index] & region)
+            unfinish = norm.Unfinish(layer, state, dz, dy, self.back.z.get(index), region, self.share.owned[index] & region,
+                                     self.network.layers[after].window.size if after != index else 1)
         targets = []
         for k, source in enumerate(layer.inputs):
             box = gradient_box(self.network, layer, source, needs[k])
@@ -180,10 +183,12 @@ class GroupRun:
             self.back.forward(again=True)
         touched = set()                     # tensors whose gradient tile holds something of this step
         for index in reversed(self.layers):
-            layer, state, step = self.network.layers[index], self.states[index], self.steps[index]
-            state.boxes = step.boxes
-            if not layer.is_head:
+            layer, state, step = self.network.layers[index], self.states[index], self.steps.get(index)
+            if not layer.is_head and index not in self.buffers.pooled:
                 self.complete_gradient(index, touched)
+            if step is None:                # a pool in one pass with the layer before
+                continue
+            state.boxes = step.boxes
             if step.unfinish:
                 for margin in step.margins:
                     margin[...] = 0

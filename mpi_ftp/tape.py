@@ -23,6 +23,7 @@ class Tape:
         for source in buffers.sources:
             if source not in aliases:
                 self.tiles[source] = buffers.tile(arena, ('in', start, source))
+        self.pooled = set(buffers.pooled.values())         # written by the finish of the layer before
         self.wanted = buffers.wanted_again if lazy else {index: (True, True) for index in run.layers}
         for index in run.layers:
             for tiles, key in ((self.tiles, ('y', index, turn)), (self.z, ('z', index, turn))):
@@ -33,11 +34,13 @@ class Tape:
             self.pads[index, k] = buffers.tile(arena, ('pad', index, k, turn))
         for index in run.layers:
             z, y = self.wanted[index]
-            self.uses[index] = [self.use(index, box) for box in run.boxes(index, turn)] if z else []
+            self.uses[index] = [self.use(index, box) for box in run.boxes(index, turn)] if z and index not in self.pooled else []
             computed = run.share.computed[index]
             if y and run.network.layers[index].two_phase:
-                self.finishes[index] = norm.Finish(run.network.layers[index], run.states[index], self.tiles[index], self.z[index], computed,
-                                                   run.share.owned[index] & computed)
+                pool = buffers.pooled.get(index)
+                size = run.network.layers[pool].window.size if pool else 1
+                self.finishes[index] = norm.Finish(run.network.layers[index], run.states[index], self.tiles[pool or index], self.z[index], computed,
+                                                   run.share.owned[index] & computed, size)
             padding = self.tiles[index].region.minus(computed) if y and index in buffers.pads else []
             self.fills[index] = [(self.tiles[index][box], buffers.pads[index]) for box in padding]
 

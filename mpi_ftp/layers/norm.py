@@ -11,6 +11,7 @@ With running statistics 1e-6 stands for 1e-5: Darknet's own weights were made wi
 import numpy as np
 
 from .. import kernels
+from ..region import Region
 from ..tile import BLOCK, clear_padded_lanes
 
 EPSILON = 1e-5
@@ -24,13 +25,21 @@ def rows(box, state):
     return slice((box.lo[1] - first) // BLOCK, -(-(box.hi[1] - first) // BLOCK))
 
 
-class Finish:
-    """y = act(norm(z)) on the tiles' box `computed`; `owned`: the pixels this rank counts. Views are taken once."""
+def shrunk(box, size):
+    """The windows of `size` pixels that tile a box, as a box."""
+    return Region(box.lo[:2] + tuple(v // size for v in box.lo[2:]), box.hi[:2] + tuple(v // size for v in box.hi[2:]))
 
-    def __init__(self, layer, state, y, z, computed, owned):
-        self.layer, self.state = layer, state
+
+class Finish:
+    """y = act(norm(z)) on the tiles' box `computed`; `owned`: the pixels this rank counts. Views are taken once.
+
+    pool: size of the max-pool that follows in the same pass, whose output y then is.
+    """
+
+    def __init__(self, layer, state, y, z, computed, owned, pool=1):
+        self.layer, self.state, self.pool = layer, state, pool
         self.part = rows(computed, state)
-        self.views = None if computed.empty or not state.present else (y[computed], z[computed])
+        self.views = None if computed.empty or not state.present else (y[shrunk(computed, pool)], z[computed])
         self.owned = None if owned.empty or not state.present else (z[owned], rows(owned, state))
         self.channels = computed.shape[1]
 
@@ -49,7 +58,11 @@ class Finish:
             keep_statistics(state, mean, variance)
         if self.views:
             y, z = self.views
-            kernels.normalize_activate(y, z, state.saved['scale'][self.part], state.saved['shift'][self.part], layer.activation)
+            coefficients = state.saved['scale'][self.part], state.saved['shift'][self.part], layer.activation
+            if self.pool > 1:
+                kernels.normalize_activate_maxpool(y, z, *coefficients, self.pool)
+            else:
+                kernels.normalize_activate(y, z, *coefficients)
             if layer.activation == 'logistic':
                 clear_padded_lanes(y, self.channels)
 
@@ -93,27 +106,31 @@ def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None, eps
 
 
 class Unfinish:
-    """Gradient of z, and of gamma and beta, from that of y, on the tiles' box `region`; `owned`: its part that this rank counts."""
+    """Gradient of z, and of gamma and beta, from that of y, on the tiles' box `region`; `owned`: its part that this rank counts.
 
-    def __init__(self, layer, state, dz, dy, z, region, owned):
-        self.layer, self.state = layer, state
+    pool: size of the max-pool that follows, of whose output dy then is the gradient.
+    """
+
+    def __init__(self, layer, state, dz, dy, z, region, owned, pool=1):
+        self.layer, self.state, self.pool = layer, state, pool
         z = dy if z is None else z              # linear without norm: z does not matter and was not kept
         self.corrected = layer.normalize and state.live
         boxes = [(owned, True)] + [(box, False) for box in region.minus(owned)] if self.corrected else [(region, False)]
-        self.parts = [(dz[box], dy[box], z[box], rows(box, state), corrected) for box, corrected in boxes if not box.empty]
-        self.whole = None if region.empty else (dy[region], z[region], rows(region, state))
+        self.parts = [(dz[box], dy[shrunk(box, pool)], z[box], rows(box, state), corrected) for box, corrected in boxes if not box.empty]
+        self.whole = None if region.empty else (dy[shrunk(region, pool)], z[region], rows(region, state))
         self.zero = np.zeros(state.coefficients, state.dtype)
 
     def __call__(self):
-        state, act = self.state, self.layer.activation
+        state, options = self.state, (self.layer.activation,) + (self.pool,) * (self.pool > 1)
         if not state.present:
             return
+        reduce, backward = ((kernels.maxpool_activate_backward_reduce, kernels.maxpool_activate_backward) if self.pool > 1 else
+                            (kernels.activate_backward_reduce, kernels.activate_backward))
         saved, sums = state.saved, np.zeros((2,) + state.coefficients)
         if self.whole:
             dy, z, part = self.whole
             mine = np.zeros((2,) + saved['scale'][part].shape)
-            kernels.activate_backward_reduce(mine, dy, z, saved['scale'][part], saved['shift'][part], saved['mean'][part],
-                                             saved['istd'][part], act)
+            reduce(mine, dy, z, saved['scale'][part], saved['shift'][part], saved['mean'][part], saved['istd'][part], *options)
             sums[:, part] = mine
         for name, total in (('bias', sums[0]), ('scale', sums[1])):
             if name in state.grads:
@@ -125,5 +142,5 @@ class Unfinish:
             slope = -weight * sums[1] * saved['istd']
             b, c = (np.ascontiguousarray(v, state.dtype) for v in (slope, -weight * sums[0] - slope * saved['mean']))
         for dz, dy, z, part, corrected in self.parts:
-            kernels.activate_backward(dz, dy, z, saved['scale'][part], saved['shift'][part], saved['scale'][part],
-                                      (b if corrected else self.zero)[part], (c if corrected else self.zero)[part], act)
+            backward(dz, dy, z, saved['scale'][part], saved['shift'][part], saved['scale'][part],
+                     (b if corrected else self.zero)[part], (c if corrected else self.zero)[part], *options)

@@ -1,0 +1,41 @@
+"""Norm, activation and pool in one pass: where it applies, and that it changes nothing."""
+import numpy as np
+import pytest
+
+from mpi_ftp import buffers
+from mpi_ftp.comm import Alone
+from mpi_ftp.plan import by_hand
+
+from core import NETWORKS, make_network, run
+
+
+def fused_pools(network, plan):
+    """{layer: pool} of one rank's only group."""
+    layouts = plan.layouts(network)
+    return [buffers.pooled(network, g, plan.share(network, layouts, g, 0), True) for g in plan.groups]
+
+
+@pytest.mark.parametrize('cuts', [(), (1,), (3,)])
+@pytest.mark.parametrize('recompute', [False, True])
+def test_one_pass_changes_nothing(recompute, cuts, tmp_path, monkeypatch):
+    network = make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 24)
+    plan = by_hand(network, 1, 2, (1, 1), [0], cuts, recompute)
+    assert fused_pools(network, plan) == [{0: 1, 2: 3, 4: 5}]
+    losses, found, model = run(network, plan, Alone())
+    assert ('y', 0, 0) not in model.arena.offsets or recompute
+    assert ('d', 0) not in model.arena.offsets
+    monkeypatch.setattr(buffers, 'pooled', lambda *_: {})
+    want_losses, want, other = run(network, plan, Alone())
+    assert model.arena.nbytes < other.arena.nbytes
+    np.testing.assert_allclose(losses, want_losses, rtol=1e-13)
+    for key, rows in want.items():
+        np.testing.assert_allclose(found[key], rows, rtol=1e-10, atol=1e-12 * np.abs(rows).max(), err_msg=str(key))
+
+
+def test_not_where_windows_do_not_tile_or_others_read(tmp_path):
+    network = make_network(tmp_path, NETWORKS['tiny-yolo'], 30, 24)         # 15 rows after the first pool
+    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0])) == [{0: 1, 4: 5}]
+    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0, 1])) == [{}, {}]          # the pool is in another group
+    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0], (0,))) == [{}]           # copies are summed in between
+    network = make_network(tmp_path, NETWORKS['upsample'], 32, 24, name='other.cfg')
+    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0])) == [{0: 1}]             # layer 2 is read by a route too
