@@ -62,3 +62,8 @@ def workspace(role, *sizes):
         arrays.append(buffer[start:start + size])
         start += length
     return arrays
+
+
+def forget():
+    """Give back the workspaces of all threads."""
+    spread(_count, lambda first, last: _local.__dict__.clear())
