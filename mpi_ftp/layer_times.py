@@ -3,6 +3,7 @@
 The layer's own methods run on tiles as in a step, so that what Python costs is in the figures.
 """
 import time
+from math import prod
 
 import numpy as np
 
@@ -17,28 +18,45 @@ from .tile import BLOCK, Tile, storage_shape
 
 LIMIT = 4e9                 # floating-point operations of the largest tile that is timed
 REPEATS = 4
-TILE_BYTES = 64 << 20       # of the largest tile and of what it reads
-SPARE = 2 << 20             # bytes of weights that are kept from one repetition to the next
+ROOM = 96 << 20             # bytes of all tiles of a layer while it is timed
+SPARE = 1 / 32              # of the room: weights that small are kept from one repetition to the next, all together at most 8 times that
 COLD = 2 << 20              # bytes that are touched before each pass over memory: in a step, others have used the caches meanwhile
 
 
-def sample_sizes(layer, ranks, batch):
+def sample_sizes(network, layer, ranks, batch, room):
     """[(samples, rows, columns)] of the output tiles to time, largest first: about a rank's share of the mini-batch, parts of it, a few rows."""
     _, h, w = layer.out_shape
     rows = max(1, min(h, round(h / max(1, ranks ** .5))))
     columns = max(1, min(w, round(w / max(1, ranks ** .5))))
-    flops = layer.flops(Region.whole((1,) + tuple(layer.out_shape))) / (h * w)
-    pixel = 4 * (layer.out_shape[0] + sum(c * high * wide for c, high, wide in layer.in_shapes) / (h * w))
-    row = max(flops / LIMIT, pixel / TILE_BYTES) * columns
-    samples = max(1, min(batch, int(1 / (row * rows))))
-    most = max(1, min(rows, int(1 / row)))
-    sizes = [(samples, most, columns), (1, most, columns), (1, -(-rows // 2), -(-columns // 2)), (1, min(rows, 2), min(columns, 8))]
+    row = layer.flops(Region.whole((1,) + tuple(layer.out_shape))) / (h * w) * columns / LIMIT
+    samples = max(1, min(batch, int(1 / (row * rows)) if row else batch))
+    most = max(1, min(rows, int(1 / row) if row else rows))
+    while samples > 1 and nbytes(network, layer, samples, most, columns) > room:
+        samples -= 1
+    while most > 1 and nbytes(network, layer, 1, most, columns) > room:
+        most = max(1, int(most * .9))
+    sizes = [(samples, most, columns), (1, most, columns), (1, -(-most // 2), -(-columns // 2)), (1, min(most, 2), min(columns, 8))]
     return list(dict.fromkeys(sizes))
 
 
-def times(network, ranks=1, batch=1, seconds=2.0):
-    """[Curve] of the network's layers, stopping with what is known after about `seconds` seconds."""
-    begun, busy, found, benches, pools = time.perf_counter(), time.process_time(), {}, {}, Pools()
+def nbytes(network, layer, samples, rows, columns):
+    """Bytes of all tiles that timing one output tile takes."""
+    box = Region((0, 0, 0, 0), (samples, layer.out_shape[0], rows, columns))
+    out = prod(storage_shape(framed(layer, box), network.block(layer.index)))
+    ins = sum(prod(storage_shape(need, network.block(source))) for need, source in zip(layer.needs(box), layer.inputs))
+    back = any(source >= 0 for source in layer.inputs)
+    return 4 * (out * (4 if layer.two_phase else 1) + ins * (1 + back))
+
+
+def framed(layer, box):
+    """A box with the margin that the gradient kernel wants around it."""
+    down, right = getattr(layer, 'margin', (0, 0))
+    return Region((*box.lo[:2], box.lo[2] - down, box.lo[3] - right), (*box.hi[:2], box.hi[2] + down, box.hi[3] + right))
+
+
+def times(network, ranks=1, batch=1, seconds=2.0, room=ROOM):
+    """[Curve] of the network's layers, stopping with what is known after about `seconds` seconds. room: bytes for tiles."""
+    begun, busy, found, benches, pool, kept = time.perf_counter(), time.process_time(), {}, {}, Pool(room), 0
     layers = {}
     for layer in network.layers:
         if not layer.is_head:
@@ -48,10 +66,10 @@ def times(network, ranks=1, batch=1, seconds=2.0):
             spent = max(time.process_time() - busy, (time.perf_counter() - begun) / 2)      # on a busy machine, wait for a fair share
             if spent > seconds * (1 if turn else 2):
                 break
-            bench = benches.get(kind) or Bench(network, layer, pools)
-            if bench.nbytes < SPARE:
-                benches[kind] = bench
-            sizes = sample_sizes(layer, ranks, batch)
+            bench = benches.get(kind) or Bench(network, layer, pool)
+            if kind not in benches and bench.nbytes < SPARE * room and kept < 8 * SPARE * room:
+                benches[kind], kept = bench, kept + 2 * bench.nbytes
+            sizes = sample_sizes(network, layer, ranks, batch, room)
             for size in sizes if spent < seconds else sizes[1:]:
                 for pass_, took in bench.run(*size).items():
                     key = kind, pass_, size[0] * int(kind.pixels(*size[1:]))
@@ -63,41 +81,31 @@ def times(network, ranks=1, batch=1, seconds=2.0):
 
 
 class Pool:
-    """Memory for tiles, used again for every layer: fresh pages would cost more than some kernels."""
+    """Memory for the tiles of one layer at a time, used again for every layer: fresh pages would cost more than some kernels."""
 
-    def __init__(self, numbers):
-        self.numbers, self.flat, self.used = numbers, np.resize(numbers, 0), 0
+    def __init__(self, room):
+        self.numbers = np.random.default_rng(1).standard_normal(65536).astype(np.float32)
+        self.other = np.zeros(COLD, np.uint8)
+        self.flat, self.used = np.resize(self.numbers, room // 4 + 1024), 0        # and a line for each tile
 
     def tile(self, region, block):
         shape = storage_shape(region, block)
-        count = int(np.prod(shape))
-        if self.used + count > self.flat.size:              # tiles in use keep the old array alive
-            self.flat, self.used = np.resize(self.numbers, max(count, 2 * self.flat.size)), 0
+        count = prod(shape)
+        if self.used + count > self.flat.size:              # a row of a very wide layer
+            return Tile(region, np.resize(self.numbers, count).reshape(shape))
         first, self.used = self.used, self.used + -(-count // 16) * 16
         return Tile(region, self.flat[first:first + count].reshape(shape))
-
-
-class Pools:
-    """Inputs, which stay as they are, and outputs."""
-
-    def __init__(self):
-        self.numbers = np.random.default_rng(1).standard_normal(65536).astype(np.float32)
-        self.other = np.zeros(COLD, np.uint8)
-        self.given, self.written = Pool(self.numbers), Pool(self.numbers)
-
-    def clear(self):
-        self.given.used = self.written.used = 0
 
 
 class Bench:
     """One layer with random weights, to run any tile of."""
 
-    def __init__(self, network, layer, pools):
-        self.network, self.layer, self.pools = network, layer, pools
+    def __init__(self, network, layer, pool):
+        self.network, self.layer, self.pool = network, layer, pool
         weights, grads, filters = {}, {}, layer.out_shape[0]
         for name, _ in layer.tensors:
             shape = local_shape(layer, name, (0, filters))
-            weights[name] = np.resize(pools.numbers, shape)
+            weights[name] = np.resize(pool.numbers, shape) / np.float32(prod(shape[1:-1]) ** .5)       # or numbers grow from tile to tile
             if name in TRAINED:
                 grads[name] = np.ones(shape, np.float32)        # ones, so that its pages are there
         self.nbytes = sum(a.nbytes for a in weights.values())
@@ -108,31 +116,29 @@ class Bench:
 
     def cool(self):
         """Use the caches for something else."""
-        self.pools.other += 1
+        self.pool.other += 1
 
     def run(self, samples, rows, columns):
         """{pass: seconds} of one tile of so many samples, output rows and columns."""
-        layer, state, pools = self.layer, self.state, self.pools
+        layer, state, pool = self.layer, self.state, self.pool
         box = Region((0, 0, 0, 0), (samples, layer.out_shape[0], rows, columns))
         needs, out = layer.needs(box), self.network.block(layer.index)
         blocks = [self.network.block(source) for source in layer.inputs]
-        pools.clear()
-        xs = [pools.given.tile(need, block).array for need, block in zip(needs, blocks)]
-        z, state.boxes, state.pixels = pools.written.tile(box, out), (box, tuple(needs)), samples * rows * columns
+        pool.used = 0
+        xs = [pool.tile(need, block).array for need, block in zip(needs, blocks)]
+        z, state.boxes, state.pixels = pool.tile(box, out), (box, tuple(needs)), samples * rows * columns
         self.cool()
         took = {'forward': seconds(layer.forward, z.array, xs, state)}
         dz = z
         if layer.two_phase:
-            y, dy = pools.written.tile(box, out), pools.given.tile(box, out)
+            y, dy = pool.tile(box, out), pool.tile(box, out)
             self.cool()
             took['finish'] = seconds(norm.Finish(layer, state, y, z, box, box))
-            down, right = getattr(layer, 'margin', (0, 0))
-            framed = Region((0, 0, -down, -right), (samples, layer.out_shape[0], rows + down, columns + right))
-            dz = pools.written.tile(framed, out)
+            dz = pool.tile(framed(layer, box), out)
             self.cool()
             took['unfinish'] = seconds(norm.Unfinish(layer, state, dz, dy, z, box, box))
         if any(source >= 0 for source in layer.inputs):
-            dxs = [pools.written.tile(need, block).array for need, block in zip(needs, blocks)]
+            dxs = [pool.tile(need, block).array for need, block in zip(needs, blocks)]
             self.cool()
             took['backward_data'] = seconds(layer.backward_data, dxs, dz.array, xs, [(0, 0)] * len(xs), state)
         if layer.tensors:

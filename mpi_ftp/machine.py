@@ -9,6 +9,7 @@ from statistics import median
 
 from .curves import Curve, class_of, find
 from .errors import PlanError
+from .limits import peak, resident, trim
 
 DEFAULT_LINK = 60e-6, 117e6             # seconds, bytes a second: 1 Gbit/s Ethernet, assumed where no second host was there to measure
 
@@ -19,7 +20,7 @@ class Machine:
 
     host_link, net_link: (seconds, bytes a second) between ranks of one host and of two; sums: ((bytes, seconds), …) over all ranks that
     measured. hosts: host number of each rank; speeds: seconds of each rank relative to the curves. base: bytes of a process before its
-    model; cores: of a host; threads: of a rank. note: where the figures come from.
+    model; peak: the most it took until then (to measure this); cores: of a host; threads: of a rank. note: where the figures come from.
     """
     curves: tuple
     copy: float = 5e-11
@@ -33,6 +34,7 @@ class Machine:
     hosts: tuple = (0,)
     speeds: tuple = (1.0,)
     base: int = 120 << 20
+    peak: int = 0
     cores: int = 1
     threads: int = 1
     note: str = ''
@@ -92,11 +94,13 @@ class Machine:
         return Machine(**{**record, **tuples, 'curves': tuple(map(Curve.from_json, record['curves']))})
 
 
-def measure(comm, network, batch=1, seconds=2.0):
-    """The Machine of the ranks at hand, from a profile of about `seconds` seconds with tiles of `batch` samples; the same on every rank (collective)."""
-    from .layer_times import memory_rates, times
+def measure(comm, network, batch=1, seconds=2.0, room=None):
+    """The Machine of the ranks at hand, from a profile of about `seconds` seconds with tiles of `batch` samples; the same on every rank (collective).
+
+    room: bytes that the tiles to measure with may take.
+    """
+    from .layer_times import ROOM, memory_rates, times
     from .link_times import link, sums
-    base = resident()
     here = comm.host_comm()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     threads = kernel_threads()
@@ -107,8 +111,9 @@ def measure(comm, network, batch=1, seconds=2.0):
     for turn in range(rounds):
         comm.barrier()
         if here.rank // together == turn:
-            curves, rates = times(network, comm.size, batch, seconds / rounds), memory_rates()
-    gathered = comm.gather((comm.host, curves, rates, base))
+            curves, rates = times(network, comm.size, batch, seconds / rounds, room or ROOM), memory_rates()
+    forget()
+    gathered = comm.gather((comm.host, curves, rates, resident(), peak()))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
     points = sums(comm) if comm.size > 1 else ()
@@ -127,7 +132,7 @@ def _pairs(hosts):
 
 def _combine(gathered, links, points, cores, threads):
     """Curves of the median rank; the speed of each rank relative to it."""
-    hosts, curves, rates, bases = zip(*gathered)
+    hosts, curves, rates, bases, peaks = zip(*gathered)
     by_key = [{(c.layer, c.pass_): c for c in rank} for rank in curves]
     merged = []
     for key, curve in by_key[0].items():
@@ -143,22 +148,19 @@ def _combine(gathered, links, points, cores, threads):
     number = {host: i for i, host in enumerate(dict.fromkeys(hosts))}
     means = {name: median(r[name] for r in rates) for name in rates[0]}
     return Machine(tuple(merged), **means, **links, sums=points, hosts=tuple(number[h] for h in hosts), speeds=tuple(speeds),
-                   base=max(bases), cores=cores, threads=threads, note=f'measured on {hosts[0]}')
-
-
-def resident():
-    """Bytes of this process's memory in use."""
-    try:
-        with open('/proc/self/statm') as file:
-            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
-    except OSError:
-        import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+                   base=max(bases), peak=max(peaks), cores=cores, threads=threads, note=f'measured on {hosts[0]}')
 
 
 def kernel_threads():
     from . import kernels
     return kernels.get_threads()
+
+
+def forget():
+    """Give back what kernels and measurements have left behind."""
+    from .kernels import threads
+    threads.forget()
+    trim()
 
 
 def read_machine(path):

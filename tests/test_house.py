@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [set(floor.split()) for floor in (
-    '__init__ errors files chance',
+    '__init__ errors files chance limits',
     'region',
     'tile',
     'cfg layers',

@@ -1,0 +1,98 @@
+"""How much memory this process has, has had, and may still have: the host's free memory and the limits of control groups.
+
+Knows nothing of networks, ranks or plans.
+"""
+import os
+from contextlib import suppress
+from pathlib import Path
+
+PAGE = os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else 4096
+MARGIN = 1 / 16             # of what is free, left to others
+
+
+def resident():
+    """Bytes of this process's memory in use."""
+    try:
+        return int(Path('/proc/self/statm').read_text().split()[1]) * PAGE
+    except OSError:
+        return peak()
+
+
+def peak():
+    """The most bytes of memory that this process has ever had in use."""
+    with suppress(OSError, StopIteration):                  # what getrusage tells may be that of the shell before this program
+        with open('/proc/self/status') as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM:'))
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def trim():
+    """Give back to the system what was freed (glibc keeps it otherwise)."""
+    import ctypes
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def available(root='/'):
+    """Bytes that processes here may still take, less a margin; None where the system does not tell.
+
+    The least of what the host has free and of what each control group (v1 or v2) around this process leaves. root: of the file system, for
+    tests.
+    """
+    free = [free for free in (host_free(root), *groups_free(root)) if free is not None]
+    return int(min(free) * (1 - MARGIN)) if free else None
+
+
+def host_free(root='/'):
+    """MemAvailable of /proc/meminfo."""
+    try:
+        with open(Path(root, 'proc/meminfo')) as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable:')), None)
+    except OSError:
+        return None
+
+
+def groups_free(root='/'):
+    """What each control group with a limit leaves: its limit less what is used and cannot be reclaimed."""
+    found = []
+    for folder, top, limit, usage in groups(root):
+        while True:
+            with suppress(OSError, ValueError):             # 'max': no limit
+                most = int((folder / limit).read_text())
+                found.append(max(0, most - int((folder / usage).read_text()) + reclaimable(folder)))
+            if folder == top or folder == folder.parent:
+                break
+            folder = folder.parent
+    return found
+
+
+def groups(root):
+    """(folder, mount point, name of the limit's file, name of the usage's file) of this process's memory control groups."""
+    try:
+        own = [line.split(':', 2) for line in Path(root, 'proc/self/cgroup').read_text().splitlines()]
+        mounts = [line.split() for line in Path(root, 'proc/self/mountinfo').read_text().splitlines()]
+    except OSError:
+        return
+    for mount in mounts:
+        kind, options = mount[mount.index('-') + 1], mount[-1].split(',')
+        if kind == 'cgroup2':
+            path, names = next((path for number, _, path in own if number == '0'), None), ('memory.max', 'memory.current')
+        elif kind == 'cgroup' and 'memory' in options:
+            path = next((path for _, controllers, path in own if 'memory' in controllers.split(',')), None)
+            names = 'memory.limit_in_bytes', 'memory.usage_in_bytes'
+        else:
+            continue
+        if path is not None:
+            inside = os.path.relpath(path, mount[3])        # below what is mounted here; a container may see only its own group
+            top = Path(root, mount[4].lstrip('/'))
+            yield top if inside.startswith('..') else top / inside, top, *names
+
+
+def reclaimable(folder):
+    """Bytes of files that the kernel drops when a group needs memory."""
+    with suppress(OSError):
+        stat = dict(line.split() for line in (folder / 'memory.stat').read_text().splitlines())
+        prefix = 'total_' if 'total_inactive_file' in stat else ''
+        return int(stat.get(prefix + 'inactive_file', 0)) + int(stat.get(prefix + 'active_file', 0))
+    return 0

@@ -1,0 +1,50 @@
+"""Free memory: the host's, and that of control groups of both versions, as their files tell it."""
+import numpy as np
+import pytest
+
+from mpi_ftp.limits import MARGIN, available, groups_free, host_free, peak, resident, trim
+
+MIB = 1 << 20
+
+
+def tree(tmp_path, files):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+MEMINFO = 'MemTotal: 8000000 kB\nMemFree: 100 kB\nMemAvailable: 4096000 kB\n'
+V1 = {'proc/meminfo': MEMINFO, 'proc/self/cgroup': '4:memory:/lab/pi1\n1:cpu:/\n0::/\n',
+      'proc/self/mountinfo': '35 31 0:32 / /cg/memory rw,relatime - cgroup none rw,memory\n36 31 0:33 / /cg/cpu rw - cgroup none rw,cpu\n',
+      'cg/memory/lab/pi1/memory.limit_in_bytes': f'{700 * MIB}\n', 'cg/memory/lab/pi1/memory.usage_in_bytes': f'{300 * MIB}\n',
+      'cg/memory/lab/pi1/memory.stat': f'inactive_file 1\ntotal_inactive_file {100 * MIB}\ntotal_active_file {50 * MIB}\n',
+      'cg/memory/lab/memory.limit_in_bytes': '9223372036854771712\n', 'cg/memory/lab/memory.usage_in_bytes': '1000\n'}
+V2 = {'proc/meminfo': MEMINFO, 'proc/self/cgroup': '0::/user/job\n',
+      'proc/self/mountinfo': '35 31 0:32 / /cg rw,nosuid shared:9 - cgroup2 cgroup2 rw\n',
+      'cg/user/job/memory.max': 'max\n', 'cg/user/job/memory.current': f'{10 * MIB}\n',
+      'cg/user/memory.max': f'{500 * MIB}\n', 'cg/user/memory.current': f'{400 * MIB}\n', 'cg/user/memory.stat': f'inactive_file {MIB}\nactive_file 0\n'}
+INSIDE = {**V2, 'proc/self/cgroup': '0::/\n', 'proc/self/mountinfo': '35 31 0:32 /docker/7 /cg rw - cgroup2 cgroup rw\n',
+          'cg/memory.max': f'{64 * MIB}\n', 'cg/memory.current': f'{60 * MIB}\n'}
+
+
+@pytest.mark.parametrize('files, free', [(V1, 550), (V2, 101), (INSIDE, 4), ({'proc/meminfo': MEMINFO}, 4000)])
+def test_the_tightest_group_counts(tmp_path, files, free):
+    root = tree(tmp_path, files)
+    assert min([*groups_free(root), host_free(root)]) == free * MIB
+    assert available(root) == pytest.approx(free * MIB * (1 - MARGIN), abs=1)
+
+
+def test_where_nothing_is_told_nothing_is_known(tmp_path):
+    assert available(tmp_path) is None and available() > 0
+
+
+def test_resident_memory_and_its_peak():
+    before = resident()
+    array = np.ones(16 * MIB)
+    assert resident() - before > 120 * MIB and peak() > resident() - MIB                # the kernel counts in batches
+    high = peak()
+    del array
+    trim()
+    assert resident() - before < 8 * MIB and peak() >= high
