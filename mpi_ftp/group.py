@@ -2,46 +2,13 @@
 
 The constructor builds every view; forward and backward only walk them.
 """
-from dataclasses import dataclass
-
 import numpy as np
 
-from . import kernels
-from .buffers import with_margin
+from .backward import BackwardPass
 from .exchange import Exchange
-from .geometry import gradient_box
-from .layers import norm
 from .network import PICTURE
 from .region import NOTHING, Layout
 from .tape import Tape
-from .tile import Tile
-
-
-@dataclass
-class Target:
-    """Where a layer's gradient of one input goes: into a view, and, where one is there already, from there to `sum`.
-
-    partial: the gradient tile must be zero before, as this layer does not write all of it.
-    """
-    source: int
-    box: object
-    into: object
-    sum: object
-    partial: bool
-    origin: tuple
-
-
-@dataclass
-class Step:
-    """The backward pass of one layer: regions and views."""
-    region: object
-    boxes: tuple
-    xs: list
-    dz: object
-    dz_with_margin: object
-    margins: list
-    unfinish: object
-    targets: list
 
 
 class GroupRun:
@@ -57,17 +24,35 @@ class GroupRun:
                 dst = Layout(layouts[source].shape, tuple(s.held.get(source, NOTHING) for s in shares))
                 self.exchanges[source] = Exchange(model.comm, layouts[source], dst, buffers.pads.get(source, 0.0),
                                                   model.network.block(source), model.dtype, model.next_tag())
-        aliases = {source: model.owned_tile(source) for source in buffers.aliased}
-        self.core = self.interior(layouts)
-        self.tape = Tape(self, buffers, arena, 0, aliases, lazy=False)
+        self.returns = {source: self.way_back(source, exchange, layouts, shares) for source, exchange in self.exchanges.items()} if self.training else {}
+        self.d = {}
+        self.build(layouts, shares, arena)
+
+    def build(self, layouts, shares, arena):
+        """Tiles and views of all that a step does here."""
+        self.core = self.interior()
+        self.tape = Tape(self, self.share, self.buffers, arena, 0, self.aliases())
+        self.tiles = self.tape.tiles
         if self.training:
-            again = {s: self.tape.tiles[s] for s in buffers.sources}
-            self.back = Tape(self, buffers, arena, 1, again, lazy=True) if plan.recompute else self.tape
-            self._build_backward(layouts, shares, arena)
+            again = {s: self.tiles[s] for s in self.buffers.sources}
+            tape = Tape(self, self.share, self.buffers, arena, 1, again, lazy=True) if self.plan.recompute else self.tape
+            cut = {index: self.cut_at(index, layouts, shares, arena) for index in self.plan.cuts}
+            self.back = BackwardPass(self, self.share, self.buffers, arena, tape, self.model.arrived, cut=cut)
+            self.d = self.back.d
+
+    def aliases(self):
+        """Inputs that are read where another group wrote them."""
+        return {source: self.model.owned_tile(source) for source in self.buffers.aliased}
+
+    def cut_at(self, index, layouts, shares, arena):
+        """Exchange and tile that sum the copies of an inner gradient."""
+        dst = Layout(layouts[index].shape, tuple(s.gradient[index] for s in shares))
+        return Exchange(self.model.comm, layouts[index], dst, 0.0, self.network.block(index), self.model.dtype,
+                        self.model.next_tag()), self.buffers.tile(arena, ('cut', index))
 
     # forward
 
-    def interior(self, layouts):
+    def interior(self):
         """The part of the first layer that can be computed before halos arrive; NOTHING where nothing travels."""
         first = self.plan.start
         awaited = {peer for s in self.network.layers[first].inputs if s in self.exchanges for peer, _ in self.exchanges[s].receives}
@@ -91,84 +76,53 @@ class GroupRun:
                     return False
         return True
 
-    def boxes(self, index, turn):
+    def boxes(self, index, computed, turn):
         """How a layer's computed region is taken: whole, or core and rims where halos are under way."""
-        whole = self.share.computed[index]
         if index == self.plan.start and turn == 0 and not self.core.empty:
-            return bands(self.core) + whole.minus(self.core)
-        return [whole]
+            return bands(self.core) + computed.minus(self.core)
+        return [computed]
 
-    def forward(self, picture=None):
-        """picture: the Tile of the mini-batch's part that this rank reads."""
-        tape = self.tape
+    def start_inputs(self, picture):
+        """Send for the halos of inputs, and take this group's part of the picture's Tile."""
         for source, exchange in self.exchanges.items():
             if source not in self.buffers.aliased:
-                exchange.start_forward(self.model.owned_tile(source), tape.tiles[source])
-        if PICTURE in tape.tiles:
-            held = tape.tiles[PICTURE]
+                exchange.start_forward(self.model.owned_tile(source), self.tiles[source])
+        if PICTURE in self.tiles:
+            held = self.tiles[PICTURE]
             inside = held.region & picture.region
             held[inside][...] = picture[inside]
             for box in held.region.minus(inside):
                 held[box][...] = self.buffers.pads.get(PICTURE, 0.0)
-        first = self.plan.start
+
+    def finish_inputs(self):
+        for source, exchange in self.exchanges.items():
+            if source not in self.buffers.aliased:
+                exchange.finish_forward(self.tiles[source])
+
+    def forward(self, picture=None):
+        """picture: the Tile of the mini-batch's part that this rank reads."""
+        tape, first = self.tape, self.plan.start
+        self.start_inputs(picture)
         ready = len(bands(self.core)) if not self.core.empty else 0
         for use in tape.uses[first][:ready]:
             tape.compute(first, [use])
             for exchange in self.exchanges.values():
                 exchange.poll()
-        for source, exchange in self.exchanges.items():
-            if source not in self.buffers.aliased:
-                exchange.finish_forward(tape.tiles[source])
+        self.finish_inputs()
         for index in self.layers:
             if self.network.layers[index].is_head:
                 self.model.at_head(index, self.share.owned[index], tape.source(index, 0), tape.tiles[index])
                 continue
             tape.compute(index, tape.uses[index][ready if index == first else 0:])
             tape.finish(index)
-            if self.model.watched is not None and not np.isfinite((tape.tiles.get(index) or tape.z[index])[self.share.computed[index]]).all():
-                self.model.watched.append(index)
+            self.watch(index, tape)
+
+    def watch(self, index, tape):
+        """Tell the model, where it looks for them, of numbers that are not finite."""
+        if self.model.watched is not None and not np.isfinite((tape.tiles.get(index) or tape.z[index])[tape.share.computed[index]]).all():
+            self.model.watched.append(index)
 
     # backward
-
-    def _build_backward(self, layouts, shares, arena):
-        tile, regions = self.buffers.tile, self.buffers.regions
-        self.d = {key[-1]: tile(arena, key) for key in regions if key[0] == 'd'}
-        self.cut, self.steps = {}, {}
-        self.returns = {source: self.way_back(source, exchange, layouts, shares) for source, exchange in self.exchanges.items()}
-        for index in reversed(self.layers):
-            if index in self.plan.cuts:
-                dst = Layout(layouts[index].shape, tuple(s.gradient[index] for s in shares))
-                self.cut[index] = (Exchange(self.model.comm, layouts[index], dst, 0.0, self.network.block(index), self.model.dtype,
-                                            self.model.next_tag()), tile(arena, ('cut', index)))
-            if index not in self.tape.pooled:
-                self.steps[index] = self._step(index, arena)
-
-    def _step(self, index, arena):
-        """Everything that the backward pass of one layer touches."""
-        layer, region, state = self.network.layers[index], self.share.differentiated[index], self.states[index]
-        needs = tuple(layer.needs(region))
-        tiles = [self.back.source(index, k) for k in range(len(needs))]        # None where a recomputation leaves it out
-        xs = [t and t[need] for t, need in zip(tiles, needs)]
-        after = self.buffers.pooled.get(index, index)           # whose gradient comes in: its own, or that of the pool in the same pass
-        dy = None if layer.is_head else self.cut[after][1] if after in self.cut else self.d[after]
-        dz, unfinish, margins = dy, None, []
-        if layer.two_phase:
-            dz = self.buffers.tile(arena, ('dz', index))
-            margins = [dz[box] for box in dz.region.minus(region)]
-            unfinish = norm.Unfinish(layer, state, dz, dy, self.back.z.get(index), region, self.share.owned[index] & region,
-                                     self.network.layers[after].window.size if after != index else 1)
-        targets = []
-        for k, source in enumerate(layer.inputs):
-            box = gradient_box(self.network, layer, source, needs[k])
-            if source == PICTURE or box.empty:
-                targets.append(None)
-                continue
-            adds = ('add', index, k) in self.buffers.regions
-            view = self.d[source][box]
-            into = self.buffers.tile(arena, ('add', index, k)).array if adds else view
-            origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
-            targets.append(Target(source, box, into, view if adds else None, adds or box != self.d[source].region, origin))
-        return Step(region, (region, needs), xs, dz and dz[region], dz and dz[with_margin(layer, region)], margins, unfinish, targets)
 
     def way_back(self, source, exchange, layouts, shares):
         """The exchange that returns gradients: the same one, unless backward cuts left less to return."""
@@ -179,53 +133,19 @@ class GroupRun:
         return Exchange(self.model.comm, layouts[source], dst, 0.0, self.network.block(source), self.model.dtype, self.model.next_tag())
 
     def backward(self):
+        back = self.back
         if self.plan.recompute:
-            self.back.forward(again=True)
-        touched = set()                     # tensors whose gradient tile holds something of this step
+            back.tape.forward(again=True)
+        back.begin()
         for index in reversed(self.layers):
-            layer, state, step = self.network.layers[index], self.states[index], self.steps.get(index)
-            if not layer.is_head and index not in self.buffers.pooled:
-                self.complete_gradient(index, touched)
-            if step is None:                # a pool in one pass with the layer before
-                continue
-            state.boxes = step.boxes
-            if step.unfinish:
-                for margin in step.margins:
-                    margin[...] = 0
-                step.unfinish()
-            if not step.region.empty:
-                self.backward_data(index, layer, state, step, touched)
+            back.unfinish(index)
+            back.data(index)
             if index == self.plan.start:
-                self.send_gradients(touched)
-            if layer.tensors and not step.region.empty:
-                layer.backward_weights(step.dz, step.xs, state)
+                self.send_gradients(back.touched)
+            back.weights(index)
             if index == self.plan.start:
                 self.receive_gradients()
             self.model.differentiated(index)
-
-    def complete_gradient(self, index, touched):
-        """Bring the gradient of a layer's output together: zero where nobody read it, summed over copies where the pass is cut."""
-        if index not in touched and index not in self.model.arrived:
-            self.d[index].array[...] = 0
-        self.model.arrived.discard(index)
-        if index in self.cut:
-            exchange, owned = self.cut[index]
-            exchange.backward(owned, self.d[index])
-
-    def backward_data(self, index, layer, state, step, touched):
-        targets = [t for t in step.targets if t]
-        for target in targets:
-            if target.partial and target.source not in touched and target.source not in self.model.arrived:
-                self.d[target.source].array[...] = 0
-        if layer.is_head:
-            for target in targets:
-                Tile(target.box, target.into).set_plain(target.box, self.model.seeds[index])
-        elif targets:
-            layer.backward_data([t and t.into for t in step.targets], step.dz_with_margin, step.xs, [t and t.origin for t in step.targets], state)
-        for target in targets:
-            if target.sum is not None:
-                kernels.add(target.sum, target.into)
-            touched.add(target.source)
 
     def send_gradients(self, touched):
         for source, exchange in self.returns.items():

@@ -97,7 +97,7 @@ class Model:
     def owned_tile(self, index):
         """This rank's own part of a layer's output, as a view of the tile that its group writes."""
         region = self.layouts[index][self.comm.rank]
-        return Tile(region, self.home[index].tape.tiles[index][region])
+        return Tile(region, self.home[index].tiles[index][region])
 
     def receive_gradient(self, source, exchange, d):
         """Add what a group returns for one of its inputs to the gradient of the layer that made it."""

@@ -1,4 +1,4 @@
-"""The tiles of one group on one rank and the forward pass into them; every view that a step uses is built before step 0."""
+"""The forward pass of one share of a group into a set of tiles; every view that a step uses is built before step 0."""
 from dataclasses import dataclass
 
 from .layers import norm
@@ -13,15 +13,16 @@ class Use:
 
 
 class Tape:
-    """Forward of a group into one set of tiles. `turn` 0 is the step's forward pass, 1 the recomputation."""
+    """Forward of a group's share into one set of tiles. `turn` 0 is the step's forward pass, 1 the recomputation."""
 
-    def __init__(self, run, buffers, arena, turn, aliases, lazy):
-        """aliases: {source: Tile} read in place; lazy: skip layers whose result nobody reads in the backward pass."""
-        self.run, self.turn = run, turn
-        self.tiles, self.z, self.uses, self.finishes, self.fills, self.pads = dict(aliases), {}, {}, {}, {}, {}
+    def __init__(self, run, share, buffers, arena, turn, given, given_z=None, lazy=False):
+        """given, given_z: {tensor: Tile} that is there already, for outputs and z; lazy: skip layers whose result nobody reads in the
+        backward pass."""
+        self.run, self.share, self.turn = run, share, turn
+        self.tiles, self.z, self.uses, self.finishes, self.fills, self.pads = dict(given), dict(given_z or {}), {}, {}, {}, {}
         start = run.plan.start
         for source in buffers.sources:
-            if source not in aliases:
+            if source not in given:
                 self.tiles[source] = buffers.tile(arena, ('in', start, source))
         self.pooled = set(buffers.pooled.values())         # written by the finish of the layer before
         self.wanted = buffers.wanted_again if lazy else {index: (True, True) for index in run.layers}
@@ -34,14 +35,14 @@ class Tape:
             self.pads[index, k] = buffers.tile(arena, ('pad', index, k, turn))
         for index in run.layers:
             z, y = self.wanted[index]
-            self.uses[index] = [self.use(index, box) for box in run.boxes(index, turn)] if z and index not in self.pooled else []
-            computed = run.share.computed[index]
+            computed = share.computed[index]
+            self.uses[index] = [self.use(index, box) for box in run.boxes(index, computed, turn)] if z and index not in self.pooled else []
             if y and run.network.layers[index].two_phase:
                 pool = buffers.pooled.get(index)
                 size = run.network.layers[pool].window.size if pool else 1
                 self.finishes[index] = norm.Finish(run.network.layers[index], run.states[index], self.tiles[pool or index], self.z[index], computed,
-                                                   run.share.owned[index] & computed, size)
-            padding = self.tiles[index].region.minus(computed) if y and index in buffers.pads else []
+                                                   share.owned[index] & computed, size)
+            padding = share.held[index].minus(computed) if y and index in buffers.pads else []
             self.fills[index] = [(self.tiles[index][box], buffers.pads[index]) for box in padding]
 
     def source(self, index, k):

@@ -12,7 +12,7 @@ FLOORS = [set(floor.split()) for floor in (
     'network',
     'geometry memory curves buffers parameters layer_times link_times machine extents cost plan footprint search',
     'comm exchange',
-    'tape group model',
+    'tape backward group model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
     'planning plan_table plan_picture convert_weights session saving evaluate inference',

@@ -33,6 +33,7 @@ def shrunk(box, size):
 class Finish:
     """y = act(norm(z)) on the tiles' box `computed`; `owned`: the pixels this rank counts. Views are taken once.
 
+    A call does all; where a rank takes a tile in parts, each has `sums`, one of them settles their total, then each is applied.
     pool: size of the max-pool that follows in the same pass, whose output y then is.
     """
 
@@ -44,44 +45,49 @@ class Finish:
         self.channels = computed.shape[1]
 
     def __call__(self, again=False):
-        """again: a recomputation, in which the moments are known."""
-        layer, state, weights = self.layer, self.state, self.state.weights
+        """again: the moments are known."""
+        if self.layer.normalize and self.state.live and not again:
+            self.settle(self.sums())
+        self.apply()
+
+    def sums(self):
+        """Sums of z and z² over owned pixels (float64), shifted by the running mean so that nothing cancels."""
+        sums = np.zeros((2,) + self.state.coefficients)
+        if self.owned:
+            z, part = self.owned
+            rolling = self.state.weights['mean'][part]
+            mine = np.zeros((2,) + rolling.shape)
+            kernels.moments(mine, z, rolling)
+            sums[:, part] = mine
+        return sums
+
+    def settle(self, sums):
+        """Mean and biased variance of the whole output from every rank's sums; the running statistics follow them."""
+        state = self.state
         if not state.present:
+            return
+        state.reduce(sums)
+        offset = sums[0] / state.pixels
+        mean, variance = state.weights['mean'] + offset, np.maximum(sums[1] / state.pixels - offset * offset, 0)
+        set_coefficients(state, mean, variance, state.weights['scale'], state.weights['bias'])
+        keep_statistics(state, mean, variance)
+
+    def apply(self):
+        layer, state, weights = self.layer, self.state, self.state.weights
+        if not self.views:
             return
         if not layer.normalize:
             set_coefficients(state, bias=weights.get('bias'))
         elif not state.live:
             set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'], EPSILON_RUNNING)
-        elif not again:
-            mean, variance = moments(self.owned, state)
-            set_coefficients(state, mean, variance, weights['scale'], weights['bias'])
-            keep_statistics(state, mean, variance)
-        if self.views:
-            y, z = self.views
-            coefficients = state.saved['scale'][self.part], state.saved['shift'][self.part], layer.activation
-            if self.pool > 1:
-                kernels.normalize_activate_maxpool(y, z, *coefficients, self.pool)
-            else:
-                kernels.normalize_activate(y, z, *coefficients)
-            if layer.activation == 'logistic':
-                clear_padded_lanes(y, self.channels)
-
-
-def moments(owned, state):
-    """Mean and biased variance over the whole output, shifted by the running mean so that nothing cancels.
-
-    owned: (view, its channel blocks) of the pixels that this rank counts, or None.
-    """
-    rolling = state.weights['mean']
-    sums = np.zeros((2,) + rolling.shape)
-    if owned:
-        z, part = owned
-        mine = np.zeros((2,) + rolling[part].shape)
-        kernels.moments(mine, z, rolling[part])
-        sums[:, part] = mine
-    state.reduce(sums)
-    offset = sums[0] / state.pixels
-    return rolling + offset, np.maximum(sums[1] / state.pixels - offset * offset, 0)
+        y, z = self.views
+        coefficients = state.saved['scale'][self.part], state.saved['shift'][self.part], layer.activation
+        if self.pool > 1:
+            kernels.normalize_activate_maxpool(y, z, *coefficients, self.pool)
+        else:
+            kernels.normalize_activate(y, z, *coefficients)
+        if layer.activation == 'logistic':
+            clear_padded_lanes(y, self.channels)
 
 
 def keep_statistics(state, mean, variance):
@@ -108,7 +114,8 @@ def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None, eps
 class Unfinish:
     """Gradient of z, and of gamma and beta, from that of y, on the tiles' box `region`; `owned`: its part that this rank counts.
 
-    pool: size of the max-pool that follows, of whose output dy then is the gradient.
+    A call does all; where a rank takes a tile in parts, each has `sums`, one of them settles their total, then each is applied.
+    pool: size of the max-pool that follows in the same pass, of whose output dy then is the gradient.
     """
 
     def __init__(self, layer, state, dz, dy, z, region, owned, pool=1):
@@ -119,28 +126,43 @@ class Unfinish:
         self.parts = [(dz[box], dy[shrunk(box, pool)], z[box], rows(box, state), corrected) for box, corrected in boxes if not box.empty]
         self.whole = None if region.empty else (dy[shrunk(region, pool)], z[region], rows(region, state))
         self.zero = np.zeros(state.coefficients, state.dtype)
+        self.options = (layer.activation,) + (pool,) * (pool > 1)
 
     def __call__(self):
-        state, options = self.state, (self.layer.activation,) + (self.pool,) * (self.pool > 1)
+        self.settle(self.sums())
+        self.apply()
+
+    def sums(self):
+        """Sums over `region` (float64) of the gradient before the activation, plain and times the normalised z."""
+        state, sums = self.state, np.zeros((2,) + self.state.coefficients)
+        if self.whole and state.present:
+            dy, z, part = self.whole
+            saved = state.saved
+            mine = np.zeros((2,) + saved['scale'][part].shape)
+            reduce = kernels.maxpool_activate_backward_reduce if self.pool > 1 else kernels.activate_backward_reduce
+            reduce(mine, dy, z, saved['scale'][part], saved['shift'][part], saved['mean'][part], saved['istd'][part], *self.options)
+            sums[:, part] = mine
+        return sums
+
+    def settle(self, sums):
+        """Gradients of gamma and beta; with live moments, what every owned pixel's dz is corrected by."""
+        state, saved = self.state, self.state.saved
         if not state.present:
             return
-        reduce, backward = ((kernels.maxpool_activate_backward_reduce, kernels.maxpool_activate_backward) if self.pool > 1 else
-                            (kernels.activate_backward_reduce, kernels.activate_backward))
-        saved, sums = state.saved, np.zeros((2,) + state.coefficients)
-        if self.whole:
-            dy, z, part = self.whole
-            mine = np.zeros((2,) + saved['scale'][part].shape)
-            reduce(mine, dy, z, saved['scale'][part], saved['shift'][part], saved['mean'][part], saved['istd'][part], *options)
-            sums[:, part] = mine
         for name, total in (('bias', sums[0]), ('scale', sums[1])):
             if name in state.grads:
                 state.grads[name] += total
-        b = c = self.zero
         if self.corrected:
             state.reduce(sums)
             weight = np.asarray(saved['scale'], np.float64) / state.pixels
             slope = -weight * sums[1] * saved['istd']
-            b, c = (np.ascontiguousarray(v, state.dtype) for v in (slope, -weight * sums[0] - slope * saved['mean']))
+            saved['b'], saved['c'] = (np.ascontiguousarray(v, state.dtype) for v in (slope, -weight * sums[0] - slope * saved['mean']))
+
+    def apply(self):
+        saved = self.state.saved
+        if not self.state.present:
+            return
+        backward = kernels.maxpool_activate_backward if self.pool > 1 else kernels.activate_backward
         for dz, dy, z, part, corrected in self.parts:
-            backward(dz, dy, z, saved['scale'][part], saved['shift'][part], saved['scale'][part],
-                     (b if corrected else self.zero)[part], (c if corrected else self.zero)[part], *options)
+            b, c = (saved['b'], saved['c']) if corrected else (self.zero, self.zero)
+            backward(dz, dy, z, saved['scale'][part], saved['shift'][part], saved['scale'][part], b[part], c[part], *self.options)

@@ -1,0 +1,129 @@
+"""The backward pass of one share of a group: gradients from its outputs to its inputs and weights, through views built before step 0."""
+from dataclasses import dataclass
+
+from . import kernels
+from .buffers import with_margin
+from .geometry import gradient_box
+from .layers import norm
+from .network import PICTURE
+from .tile import Tile
+
+
+@dataclass
+class Target:
+    """Where a layer's gradient of one input goes: into a view, and, where one is there already, from there to `sum`.
+
+    partial: the gradient tile must be zero before, as this layer does not write all of it.
+    """
+    source: int
+    box: object
+    into: object
+    sum: object
+    partial: bool
+    origin: tuple
+
+
+@dataclass
+class Step:
+    """The backward pass of one layer: regions and views."""
+    region: object
+    boxes: tuple
+    xs: list
+    dz: object
+    dz_with_margin: object
+    margins: list
+    unfinish: object
+    targets: list
+
+
+class BackwardPass:
+    """Walks a tape's layers in reverse. `d`: {tensor: Tile of its gradient}; `touched`: tensors whose tile holds something of this step.
+
+    arrived: tensors that got gradients from other groups (a set that the model keeps); given: gradient tiles that are there already;
+    cut: {layer: (Exchange, Tile)} where copies of an inner gradient are summed.
+    """
+
+    def __init__(self, run, share, buffers, arena, tape, arrived, given=None, cut=None):
+        self.run, self.share, self.tape, self.arrived, self.cut = run, share, tape, arrived, cut or {}
+        self.d = dict(given or {})
+        for key in buffers.regions:
+            if key[0] == 'd':
+                self.d[key[-1]] = buffers.tile(arena, key)
+        self.touched = set()
+        self.pooled = buffers.pooled
+        self.steps = {index: self._step(index, buffers, arena) for index in reversed(run.layers) if index not in tape.pooled}
+
+    def _step(self, index, buffers, arena):
+        """Everything that the backward pass of one layer touches."""
+        layer, region, state = self.run.network.layers[index], self.share.differentiated[index], self.run.states[index]
+        needs = tuple(layer.needs(region))
+        tiles = [self.tape.source(index, k) for k in range(len(needs))]        # None where a recomputation leaves it out
+        xs = [t and t[need] for t, need in zip(tiles, needs)]
+        after = self.pooled.get(index, index)          # whose gradient comes in: its own, or that of the pool in the same pass
+        dy = None if layer.is_head else self.cut[after][1] if after in self.cut else self.d[after]
+        dz, unfinish, margins = dy, None, []
+        if layer.two_phase:
+            dz = buffers.tile(arena, ('dz', index)) if ('dz', index) in buffers.regions else self.tape.z[index]       # dz in place of z
+            margins = [dz[box] for box in with_margin(layer, region).minus(region)]
+            unfinish = norm.Unfinish(layer, state, dz, dy, self.tape.z.get(index), region, self.share.owned[index] & region,
+                                     self.run.network.layers[after].window.size if after != index else 1)
+        targets = []
+        for k, source in enumerate(layer.inputs):
+            box = gradient_box(self.run.network, layer, source, needs[k])
+            if source == PICTURE or box.empty:
+                targets.append(None)
+                continue
+            adds = ('add', index, k) in buffers.regions
+            view = self.d[source][box]
+            into = buffers.tile(arena, ('add', index, k)).array if adds else view
+            origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
+            targets.append(Target(source, box, into, view if adds else None, adds or box != self.d[source].region, origin))
+        return Step(region, (region, needs), xs, dz and dz[region], dz and dz[with_margin(layer, region)], margins, unfinish, targets)
+
+    def begin(self, touched=()):
+        """A new pass, in which `touched` tensors already hold gradients."""
+        self.touched = set(touched)
+
+    def unfinish(self, index):
+        """The gradient of a layer's z from that of its output."""
+        step = self.steps.get(index)                    # None: a pool in one pass with the layer before
+        if not self.run.network.layers[index].is_head and index not in self.pooled:
+            self.complete(index)
+        if step and step.unfinish:
+            step.unfinish()
+            for margin in step.margins:
+                margin[...] = 0
+
+    def complete(self, index):
+        """Bring the gradient of a layer's output together: zero where nobody read it, summed over copies where the pass is cut."""
+        if index not in self.touched and index not in self.arrived:
+            self.d[index].array[...] = 0
+        self.arrived.discard(index)
+        if index in self.cut:
+            exchange, owned = self.cut[index]
+            exchange.backward(owned, self.d[index])
+
+    def data(self, index):
+        """The gradients of a layer's inputs."""
+        layer, state, step = self.run.network.layers[index], self.run.states[index], self.steps.get(index)
+        if step is None or step.region.empty:
+            return
+        state.boxes = step.boxes
+        targets = [t for t in step.targets if t]
+        for target in targets:
+            if target.partial and target.source not in self.touched and target.source not in self.arrived:
+                self.d[target.source].array[...] = 0
+        if layer.is_head:
+            for target in targets:
+                Tile(target.box, target.into).set_plain(target.box, self.run.model.seeds[index])
+        elif targets:
+            layer.backward_data([t and t.into for t in step.targets], step.dz_with_margin, step.xs, [t and t.origin for t in step.targets], state)
+        for target in targets:
+            if target.sum is not None:
+                kernels.add(target.sum, target.into)
+            self.touched.add(target.source)
+
+    def weights(self, index):
+        layer, step = self.run.network.layers[index], self.steps.get(index)
+        if layer.tensors and not step.region.empty:
+            layer.backward_weights(step.dz, step.xs, self.run.states[index])
