@@ -125,6 +125,10 @@ class GroupBuffers:
             wanted[index] = (y or Needs.z_again(self.network.layers[index]), y)
         return wanted
 
+    def z_region(self, layer):
+        """Room for z, and in its place for dz with the margin that the gradient kernel wants."""
+        return self.share.computed[layer.index] | with_margin(layer, self.share.differentiated[layer.index])
+
     def readers(self, index):
         return [r for r in self.network.readers[index] if self.group.start <= r < self.group.stop]
 
@@ -162,13 +166,13 @@ class GroupBuffers:
             elif not self.keep:                                 # nothing but z, for a moment
                 add(('y', index, 0), index, share.held[index], f[index], f[index])
             if self.keep and Needs.z_again(layer):
-                add(('z', index, 0), index, share.computed[index], f[index], b[index])
+                add(('z', index, 0), index, self.z_region(layer), f[index], b[index])
             if self.training and self.group.recompute:
                 z, y = self.wanted_again[index]
                 if y and index not in self.pooled:
                     add(('y', index, 1), index, share.held[index], r[before.get(index, index)], max([r[index]] + [r[i] for i in readers] + [b[i] for i in again]))
                 if z and Needs.z_again(layer):
-                    add(('z', index, 1), index, share.computed[index], r[index], b[index])
+                    add(('z', index, 1), index, self.z_region(layer), r[index], b[index])
         for index, k in self.copies:
             source = self.network.layers[index].inputs[k]
             add(('pad', index, k, 0), source, share.held[source], f[index], b[index] if self.keep else f[index])
@@ -188,7 +192,7 @@ class GroupBuffers:
                 add(('d', index), index, share.gradient[index], min(arrivals + [b[index]]), b[before.get(index, index)])
             if index in self.group.cuts:
                 add(('cut', index), index, share.owned[index], b[index], b[before.get(index, index)])
-            if layer.two_phase:
+            if layer.two_phase and not Needs.z_again(layer):
                 add(('dz', index), index, with_margin(layer, share.differentiated[index]), b[index], b[index])
             if index not in before:
                 self._declare_inputs(add, index)

@@ -1,12 +1,11 @@
 """Norm, activation and pool in one pass: where it applies, and that it changes nothing."""
 import numpy as np
 import pytest
+from core import NETWORKS, make_network, run
 
 from mpi_ftp import buffers
 from mpi_ftp.comm import Alone
 from mpi_ftp.plan import by_hand
-
-from core import NETWORKS, make_network, run
 
 
 def fused_pools(network, plan):
@@ -33,9 +32,9 @@ def test_one_pass_changes_nothing(recompute, cuts, tmp_path, monkeypatch):
 
 
 def test_not_where_windows_do_not_tile_or_others_read(tmp_path):
-    network = make_network(tmp_path, NETWORKS['tiny-yolo'], 30, 24)         # 15 rows after the first pool
+    network = make_network(tmp_path, NETWORKS['tiny-yolo'], 30, 24)         # layer 2 has 15 rows
     assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0])) == [{0: 1, 4: 5}]
-    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0, 1])) == [{}, {}]          # the pool is in another group
-    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0], (0,))) == [{}]           # copies are summed in between
+    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0, 1])) == [{}, {4: 5}]           # a pool that begins a group
+    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0], (0,))) == [{4: 5}]            # copies are summed in between
     network = make_network(tmp_path, NETWORKS['upsample'], 32, 24, name='other.cfg')
-    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0])) == [{0: 1}]             # layer 2 is read by a route too
+    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0])) == [{0: 1}]                  # a route reads layer 2 too
