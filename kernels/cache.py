@@ -34,7 +34,7 @@ class DiskCache(NullCache):
     def __init__(self, function, label):
         source = Path(function.__code__.co_filename)
         self.prefix = f'{source.stem}.{function.__qualname__}-{label}-'
-        self.name = self.prefix + _hash(source)
+        self.name = self.prefix + _hash(source, function.__module__)
 
     @property
     def path(self):
@@ -82,8 +82,9 @@ def directory():
 
 
 @functools.cache
-def _hash(source):
-    digest = hashlib.sha256(f'{numba.__version__} {sys.version}'.encode())
+def _hash(source, module):
+    """module: what is stored is imported again under this name."""
+    digest = hashlib.sha256(f'{numba.__version__} {sys.version} {module}'.encode())
     for path in [source] + [source.with_name(name) for name in GENERATORS]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ computed; `micro` and `transform` do. To add an architecture: add a line to TILE
 a vector as operand, set `lanes`), then run the tests with MPI_FTP_SIMD set to its name.
 """
 import os
+import platform
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -106,6 +107,13 @@ class Emitter:
     def prefetch(self, pointer, offset=0, write=False):
         arguments = [self.at(pointer, offset), INT32(int(write)), INT32(3), INT32(1)]
         self._call('llvm.prefetch.p0', ir.VoidType(), arguments)
+
+    def pause(self):
+        """Tell the CPU that this is a loop that waits."""
+        if platform.machine() in ('x86_64', 'AMD64'):
+            self._call('llvm.x86.sse2.pause', ir.VoidType(), [])
+        elif platform.machine() in ('aarch64', 'arm64'):
+            self._call('llvm.aarch64.hint', ir.VoidType(), [INT32(1)])
 
     def _call(self, name, result, arguments):
         kind = ir.FunctionType(result, [a.type for a in arguments])

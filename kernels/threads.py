@@ -1,26 +1,27 @@
-"""Threads inside one process, and the memory each works in. Kernels release the GIL, so plain Python threads run them.
-
-There is no spinning: a thread without work sleeps, so that more threads than cores cost little.
-"""
+"""Threads inside one process, and the memory each works in. Kernels release the GIL, so plain Python threads run them."""
+import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 LINE = 16                       # floats of a cache line
 STREAM_BYTES = 5_000_000        # larger arrays are gone from the caches before they are read again
 
-_pool, _count = None, 1
+_team, _count = None, 1
 _local = threading.local()
 
 
-def set_threads(threads):
-    """Let each kernel use so many threads (at least 1)."""
-    global _pool, _count
-    if _pool:
-        _pool.shutdown()
-    _count = max(1, int(threads))
-    _pool = ThreadPoolExecutor(_count - 1, 'kernel') if _count > 1 else None
+def set_threads(threads, processes=1):
+    """Let each kernel use so many threads (at least 1). processes: those of this host that do the same; when all their
+    threads together are more than the cores, one without work sleeps at once."""
+    global _team, _count
+    if _team:
+        _team.close()
+    _count, _team = max(1, int(threads)), None
+    if _count > 1:
+        from .team import SPINS, Team
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+        _team = Team(_count - 1, SPINS if _count * processes <= cores else 0)
 
 
 def get_threads():
@@ -33,13 +34,7 @@ def spread(units, work):
     if parts <= 1:
         work(0, units)
         return
-    cuts = [units * i // parts for i in range(parts + 1)]
-    others = [_pool.submit(work, *cut) for cut in zip(cuts[1:], cuts[2:])]
-    try:
-        work(cuts[0], cuts[1])
-    finally:
-        for other in others:
-            other.result()
+    _team.run(work, [units * i // parts for i in range(parts + 1)])
 
 
 def streams(y):

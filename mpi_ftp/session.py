@@ -29,7 +29,7 @@ def load_kernels(world, job, losses):
             kernels.load(dtype)
             prepare(list(losses.values()), dtype)
         host.barrier()
-    kernels.set_threads(int(os.environ.get('NUMBA_NUM_THREADS', 1)))
+    kernels.set_threads(int(os.environ.get('NUMBA_NUM_THREADS', 1)), host.size)
     kernels.set_winograd(job.winograd)
 
 

@@ -1,0 +1,162 @@
+"""Threads that wait for work without sleeping at once: a pass lasts some hundred microseconds, and waking a thread takes fifty.
+
+A member that has nothing to do looks at a counter for SPINS rounds, without holding the GIL, and only then sleeps; so does
+the caller that waits for its members. Spinning pays only while every thread has a core of its own.
+"""
+import ctypes
+import functools
+import threading
+
+import numpy as np
+from .jit import Native, instructions
+from .simd import INT
+
+SPINS = 3000            # rounds of about 15 ns
+LINE = 8                # 64-bit integers of a cache line: each thread's counters have one of their own
+
+
+def emit_meet(e, own, value, other, wanted, spins, seen):
+    """Set *own = value, then read *other until it is `wanted` or `spins` rounds have passed; *seen = what was read."""
+    b = e.b
+    own, other, seen = (b.inttoptr(each, INT.as_pointer()) for each in (own, other, seen))
+    b.store_atomic(value, own, 'release', 8)
+
+    def read():
+        return b.load_atomic(other, 'acquire', 8)
+    head, wait, end = (b.append_basic_block(name) for name in ('head', 'wait', 'end'))
+    before = b.block
+    b.branch(head)
+    b.position_at_end(head)
+    left = b.phi(INT)
+    left.add_incoming(spins, before)
+    found = read()
+    b.cbranch(b.or_(b.icmp_signed('==', found, wanted), b.icmp_signed('<=', left, INT(0))), end, wait)
+    b.position_at_end(wait)
+    e.pause()
+    left.add_incoming(b.sub(left, INT(1)), wait)
+    b.branch(head)
+    b.position_at_end(end)
+    b.store(found, seen)
+
+
+_meet = instructions(emit_meet)
+
+
+@Native
+def meet(own, value, other, wanted, spins, seen):
+    _meet((own, value, other, wanted, spins, seen))
+
+
+@functools.cache
+def _function():
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(meet.address)      # releases the GIL while it runs
+
+
+class Counter:
+    """An integer on a cache line of its own, and the place for what a look at another one saw."""
+
+    def __init__(self):
+        self.memory = np.zeros(3 * LINE, np.int64)
+        start = -self.memory.ctypes.data // 8 % LINE
+        self.line = self.memory[start:start + 2 * LINE]
+        self.at = self.line.ctypes.data
+        self.seen_at = self.at + 8 * LINE
+
+    def meet(self, value, other, wanted, spins):
+        """Become `value`, then spin until `other` is `wanted`; whether it came to be."""
+        _function()(self.at, value, other.at, wanted, spins, self.seen_at)
+        return self.line[LINE] == wanted
+
+
+class Member:
+    """One thread of a team. Job number `turn` is there when `posted` is; it is done when `done` is."""
+
+    def __init__(self, team, name):
+        self.team, self.turn, self.job, self.error = team, 0, None, None
+        self.posted, self.done = Counter(), Counter()
+        self.finished, self.asleep = 0, False
+        self.bed = threading.Lock()
+        self.bed.acquire()
+        self.thread = threading.Thread(target=self.live, name=name, daemon=True)
+        self.thread.start()
+
+    def post(self, job):
+        """Hand over job (function, first, last), or None to end the thread."""
+        with self.team.guard:
+            self.turn += 1
+            self.job, self.error = job, None
+            self.posted.line[0] = self.turn
+            wake, self.asleep = self.asleep, False
+        if wake:
+            self.bed.release()
+
+    def live(self):
+        turn = 0
+        while True:
+            if not self.done.meet(turn, self.posted, turn + 1, self.team.spins):
+                self.sleep(turn)
+            turn += 1
+            if self.job is None:
+                return
+            work, first, last = self.job
+            try:
+                work(first, last)
+            except BaseException as error:              # raised again by the caller
+                self.error = error
+            self.job = work = None                      # what it holds on to is the caller's
+            with self.team.guard:
+                self.finished = turn
+                wake, self.team.asleep = self.team.asleep is self, None if self.team.asleep is self else self.team.asleep
+            if wake:
+                self.team.bed.release()
+
+    def sleep(self, turn):
+        with self.team.guard:
+            self.asleep = self.posted.line[0] == turn
+        if self.asleep:
+            self.bed.acquire()
+
+
+class Team:
+    """`count` threads beside the caller's."""
+
+    def __init__(self, count, spins=SPINS):
+        self.spins, self.guard, self.bed, self.asleep = spins, threading.Lock(), threading.Lock(), None
+        self.bed.acquire()
+        self.free, self.look = threading.Lock(), Counter()
+        self.members = [Member(self, f'kernel_{i}') for i in range(count)]
+
+    def run(self, work, cuts):
+        """work(cuts[0], cuts[1]) here while members do the others. Raises what any of them raised."""
+        if not self.free.acquire(blocking=False):       # called by another thread, or by a member: no second team
+            work(cuts[0], cuts[-1])
+            return
+        try:
+            called = self.members[:len(cuts) - 2]
+            for member, first, last in zip(called, cuts[1:], cuts[2:]):
+                member.post((work, first, last))
+            try:
+                work(cuts[0], cuts[1])
+            finally:
+                for member in called:
+                    self.join(member)
+        finally:
+            self.free.release()
+        for member in called:
+            if member.error:
+                raise member.error
+
+    def join(self, member):
+        if self.look.meet(0, member.done, member.turn, self.spins):
+            return
+        with self.guard:
+            wait = member.finished != member.turn
+            self.asleep = member if wait else None
+        if wait:
+            self.bed.acquire()
+
+    def close(self):
+        for member in self.members:
+            member.post(None)
+        for member in self.members:
+            member.thread.join()

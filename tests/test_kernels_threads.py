@@ -1,0 +1,74 @@
+"""Threads of the kernels: every unit is done once, errors arrive, threads that sleep wake up, and nothing deadlocks."""
+import threading
+import time
+
+import pytest
+
+from mpi_ftp import kernels
+from mpi_ftp.kernels import team, threads
+
+
+@pytest.fixture(params=[0, team.SPINS], ids=['sleeping', 'spinning'])
+def crew(request):
+    made = team.Team(2, request.param)
+    yield made
+    made.close()
+
+
+def test_every_part_runs_once_on_its_own_thread(crew):
+    for pause in (0, 0, .02, 0):                        # long enough to fall asleep
+        time.sleep(pause)
+        done = []
+        crew.run(lambda first, last: done.append((first, last, threading.get_ident())), [0, 3, 5, 9])
+        assert sorted(part[:2] for part in done) == [(0, 3), (3, 5), (5, 9)]
+        assert len({ident for *_, ident in done}) == 3
+
+
+def test_the_caller_waits_for_a_slow_member(crew):
+    done = []
+
+    def work(first, last):
+        time.sleep(.02 * first)
+        done.append(first)
+    crew.run(work, [0, 1, 2])
+    assert done == [0, 1]
+
+
+@pytest.mark.parametrize('at', [0, 1, 2])
+def test_an_error_arrives_after_all_are_done(crew, at):
+    done = []
+
+    def work(first, last):
+        if first == at:
+            raise KeyError(first)
+        time.sleep(.01)
+        done.append(first)
+    with pytest.raises(KeyError):
+        crew.run(work, [0, 1, 2, 3])
+    assert sorted(done + [at]) == [0, 1, 2]
+    crew.run(work, [3, 4, 5])                           # and the team goes on
+    assert sorted(done + [at]) == [0, 1, 2, 3, 4]
+
+
+def test_a_second_caller_works_alone(crew):
+    """Work that spreads again, and a call from another thread meanwhile."""
+    inner = []
+    crew.run(lambda first, last: crew.run(lambda a, b: inner.append((a, b)), [first, 7, last + 10]), [0, 1, 2])
+    assert sorted(inner) == [(0, 11), (1, 12)]
+
+
+def test_set_threads_ends_the_old_ones():
+    def alive():
+        return sum(thread.name.startswith('kernel_') for thread in threading.enumerate())
+    before = alive()
+    try:
+        kernels.set_threads(3)
+        assert (kernels.get_threads(), alive()) == (3, before + 2)
+        kernels.set_threads(2, processes=10000)
+        assert (threads._team.spins, alive()) == (0, before + 1)
+    finally:
+        kernels.set_threads(1)
+    assert alive() == before
+    parts = []
+    threads.spread(5, lambda first, last: parts.append((first, last)))
+    assert parts == [(0, 5)]
