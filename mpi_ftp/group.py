@@ -122,49 +122,7 @@ class GroupRun:
         if self.model.watched is not None and not np.isfinite((tape.tiles.get(index) or tape.z[index])[tape.share.computed[index]]).all():
             self.model.watched.append(index)
 
-<<<<<<< mpi_ftp/group.py
-    def _build_backward(self, layouts, shares, arena):
-        tile, regions = self.buffers.tile, self.buffers.regions
-        self.d = {key[-1]: tile(arena, key) for key in regions if key[0] == 'd'}
-        self.cut, self.steps = {}, {}
-        self.returns = {source: self.way_back(source, exchange, layouts, shares) for source, exchange in self.exchanges.items()}
-        for index in reversed(self.layers):
-            if index in self.plan.cuts:
-                dst = Layout(layouts[index].shape, tuple(s.gradient[index] for s in shares))
-                self.cut[index] = (Exchange(self.model.comm, layouts[index], dst, 0.0, self.network.block(index), self.model.dtype,
-                                            self.model.next_tag()), tile(arena, ('cut', index)))
-            if index not in self.tape.pooled:
-                self.steps[index] = self._step(index, arena)
-
-    def _step(self, index, arena):
-        """Everything that the backward pass of one layer touches."""
-        layer, region, state = self.network.layers[index], self.share.differentiated[index], self.states[index]
-        needs = tuple(layer.needs(region))
-        tiles = [self.back.source(index, k) for k in range(len(needs))]        # None where a recomputation leaves it out
-        xs = [t and t[need] for t, need in zip(tiles, needs)]
-        after = self.buffers.pooled.get(index, index)           # whose gradient comes in: its own, or that of the pool in the same pass
-        dy = None if layer.is_head else self.cut[after][1] if after in self.cut else self.d[after]
-        dz, unfinish, margins = dy, None, []
-        if layer.two_phase:
-            dz = self.buffers.tile(arena, ('dz', index)) if ('dz', index) in self.buffers.regions else self.back.z[index]       # dz in place of z
-            margins = [dz[box] for box in with_margin(layer, region).minus(region)]
-            unfinish = norm.Unfinish(layer, state, dz, dy, self.back.z.get(index), region, self.share.owned[index] & region,
-                                     self.network.layers[after].window.size if after != index else 1)
-        targets = []
-        for k, source in enumerate(layer.inputs):
-            box = gradient_box(self.network, layer, source, needs[k])
-            if source == PICTURE or box.empty:
-                targets.append(None)
-                continue
-            adds = ('add', index, k) in self.buffers.regions
-            view = self.d[source][box]
-            into = self.buffers.tile(arena, ('add', index, k)).array if adds else view
-            origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
-            targets.append(Target(source, box, into, view if adds else None, adds or box != self.d[source].region, origin))
-        return Step(region, (region, needs), xs, dz and dz[region], dz and dz[with_margin(layer, region)], margins, unfinish, targets)
-=======
     # backward
->>>>>>> /tmp/st/mpi_ftp/group.py
 
     def way_back(self, source, exchange, layouts, shares):
         """The exchange that returns gradients: the same one, unless backward cuts left less to return."""
@@ -180,23 +138,8 @@ class GroupRun:
             back.tape.forward(again=True)
         back.begin()
         for index in reversed(self.layers):
-<<<<<<< mpi_ftp/group.py
-            layer, state, step = self.network.layers[index], self.states[index], self.steps.get(index)
-            if not layer.is_head and index not in self.buffers.pooled:
-                self.complete_gradient(index, touched)
-            if step is None:                # a pool in one pass with the layer before
-                continue
-            state.boxes = step.boxes
-            if step.unfinish:
-                step.unfinish()
-                for margin in step.margins:
-                    margin[...] = 0
-            if not step.region.empty:
-                self.backward_data(index, layer, state, step, touched)
-=======
             back.unfinish(index)
             back.data(index)
->>>>>>> /tmp/st/mpi_ftp/group.py
             if index == self.plan.start:
                 self.send_gradients(back.touched)
             back.weights(index)
