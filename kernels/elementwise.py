@@ -1,17 +1,19 @@
 """Norms, activations and the optimizer's update, each in one pass over memory.
 
-Per-channel arrays are (CB, 16); sums are float64 (2, CB, 16), added up row by row. float32 goes through vector instructions,
-a row at a time, float64 through `naive_elementwise`.
+Per-channel arrays are (CB, 16); sums are float64 (2, CB, 16), added up piece by piece. float32 goes through vector
+instructions, a row at a time (a plane without gaps is one row), float64 through `naive_elementwise`.
 """
 import numpy as np
 
 from . import naive_elementwise as naive
-from .jit import address, call, kernel, start
+from .jit import address, call, inline, kernel, start
 from .layout import check_maps, check_same
 from .naive_elementwise import ACTIVATIONS
 from .rows import NATIVES
 from .threads import spread, streams
 
+PIECE = 512             # pixels summed in float32
+CHUNK = 2 ** 17         # bytes written from first to last, where the whole is written from last to first
 
 def moments(sums, x, shift):
     """sums[0] = sum of x - shift over N, H, W; sums[1] = sum of its square. Overwritten."""
@@ -62,54 +64,75 @@ def sgd(w, v, g, rate, momentum, decay):
                                                         rate, momentum, decay))
 
 
-# Drivers: rows of blocks first ... last (counted over samples too where no sum is wanted).
+# Drivers: blocks first ... last (counted over samples too where no sum is wanted). Sums are taken from the first block to the
+# last; what follows them begins at the last, which is still in the caches.
+
+@inline
+def _joined(x):
+    """Whether the rows of a plane follow each other without gaps, as one long row."""
+    return x.strides[2] == x.shape[3] * x.strides[3]
+
 
 @kernel('i d3 f5 c2 i i', ['float32'])
 def _moments(native, sums, x, shift, first, last):
     N, _, H, W, _ = x.shape
+    if _joined(x):
+        H, W = 1, H * W
     out = np.empty(32, np.float32)
     for b in range(first, last):
         sums[:, b] = 0
         for n in range(N):
             for h in range(H):
-                call(native, (W, start(x, n, b, h), address(shift[b]), address(out)))
-                for lane in range(16):
-                    sums[0, b, lane] += out[lane]
-                    sums[1, b, lane] += out[16 + lane]
+                for v in range(0, W, PIECE):
+                    call(native, (min(PIECE, W - v), start(x, n, b, h) + v * 64, address(shift[b]), address(out)))
+                    for lane in range(16):
+                        sums[0, b, lane] += out[lane]
+                        sums[1, b, lane] += out[16 + lane]
 
 
 @kernel('i f5 f5 c2 c2 i i', ['float32'])
 def _normalize_activate(native, y, z, scale, shift, first, last):
     _, CB, H, W, _ = z.shape
-    for unit in range(first, last):
-        n, b = divmod(unit, CB)
-        for h in range(H):
-            call(native, (W, start(y, n, b, h), start(z, n, b, h), address(scale[b]), address(shift[b])))
+    step = max(1, CHUNK // max(1, H * W * 64))
+    if _joined(y) and _joined(z):
+        H, W = 1, H * W
+    for end in range(last, first, -step):
+        for unit in range(max(first, end - step), end):
+            n, b = divmod(unit, CB)
+            for h in range(H):
+                call(native, (W, start(y, n, b, h), start(z, n, b, h), address(scale[b]), address(shift[b])))
 
 
 @kernel('i d3 f5 f5 c2 c2 c2 c2 i i', ['float32'])
 def _activate_backward_reduce(native, sums, dy, z, scale, shift, mean, istd, first, last):
     N, _, H, W, _ = z.shape
+    if _joined(dy) and _joined(z):
+        H, W = 1, H * W
     out = np.empty(32, np.float32)
     for b in range(first, last):
         sums[:, b] = 0
         for n in range(N):
             for h in range(H):
-                call(native, (W, start(dy, n, b, h), start(z, n, b, h), address(scale[b]), address(shift[b]),
-                              address(mean[b]), address(out)))
-                for lane in range(16):
-                    sums[0, b, lane] += out[lane]
-                    sums[1, b, lane] += out[16 + lane] * istd[b, lane]
+                for v in range(0, W, PIECE):
+                    call(native, (min(PIECE, W - v), start(dy, n, b, h) + v * 64, start(z, n, b, h) + v * 64,
+                                  address(scale[b]), address(shift[b]), address(mean[b]), address(out)))
+                    for lane in range(16):
+                        sums[0, b, lane] += out[lane]
+                        sums[1, b, lane] += out[16 + lane] * istd[b, lane]
 
 
 @kernel('i f5 f5 f5 c2 c2 c2 c2 c2 i i', ['float32'])
 def _activate_backward(native, dz, dy, z, scale, shift, a, b, c, first, last):
     _, CB, H, W, _ = z.shape
-    for unit in range(first, last):
-        n, k = divmod(unit, CB)
-        for h in range(H):
-            call(native, (W, start(dz, n, k, h), start(dy, n, k, h), start(z, n, k, h), address(scale[k]), address(shift[k]),
-                          address(a[k]), address(b[k]), address(c[k])))
+    step = max(1, CHUNK // max(1, H * W * 64))
+    if _joined(dz) and _joined(dy) and _joined(z):
+        H, W = 1, H * W
+    for end in range(last, first, -step):
+        for unit in range(max(first, end - step), end):
+            n, k = divmod(unit, CB)
+            for h in range(H):
+                call(native, (W, start(dz, n, k, h), start(dy, n, k, h), start(z, n, k, h), address(scale[k]), address(shift[k]),
+                              address(a[k]), address(b[k]), address(c[k])))
 
 
 @kernel('c1 c1 c1 s s s')

@@ -12,7 +12,8 @@ def blocks(channels, block=BLOCK):
 def check_maps(*maps):
     """Raise ValueError unless these are arrays (N, CB, H, W, B) whose two inner axes are contiguous: kernels trust that."""
     for x in maps:
-        if x.ndim != 5 or x.size and (x.strides[4] != x.itemsize or x.shape[3] > 1 and x.strides[3] != x.shape[4] * x.itemsize):
+        shape, strides, bytes_ = x.shape, x.strides, x.itemsize
+        if len(shape) != 5 or x.size and (strides[4] != bytes_ or shape[3] > 1 and strides[3] != shape[4] * bytes_):
             raise ValueError(f'a map of shape {x.shape} and strides {x.strides} is not (N, CB, H, W, B) with contiguous W, B')
 
 

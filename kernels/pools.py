@@ -14,6 +14,8 @@ from .rows import AHEAD
 from .simd import BLOCK, INT
 from .threads import spread, streams
 
+AHEAD_WRITTEN = 64          # pixels
+
 
 def maxpool_forward(y, x, size, stride):
     """y (N, CB, Ho, Wo, B) = maximum over windows of x; a NaN in a window wins."""
@@ -70,7 +72,6 @@ def _natives(size):
     return [Native(each, f'-{size}') for each in (forward, backward, backward_add, backward_stream)]
 
 
-
 def _emit_windows(e, size, x, x_row, part):
     """The values of a window in row-major order, and whether each beats all before it."""
     best, values = None, []
@@ -86,10 +87,11 @@ def _emit_windows(e, size, x, x_row, part):
     return best, values
 
 
-def _emit_prefetch(e, size, x, x_row):
+def _emit_prefetch(e, size, x, x_row, ahead=AHEAD, write=False):
+    """Ask for the last columns of the window so many pixels further on: the others were asked for before or are next to them."""
     for i in range(size):
-        for j in range(size):
-            e.prefetch(e.at(x, e.b.mul(x_row, INT(i))), (j + AHEAD) * BLOCK)
+        for j in range(max(0, size - 2), size):
+            e.prefetch(e.at(x, e.b.mul(x_row, INT(i))), (j + ahead) * BLOCK, write)
 
 
 def emit_forward(size, e, count, y, x, x_row, x_step):
@@ -106,6 +108,8 @@ def emit_backward(size, how, e, count, dx, dx_row, dx_step, dy, x, x_row, x_step
     def pixel(carried):
         dx, dy, x = carried
         _emit_prefetch(e, size, x, x_row)
+        if how != 'stream':
+            _emit_prefetch(e, size, dx, dx_row, AHEAD_WRITTEN, write=True)
         for part in range(0, BLOCK, e.width):
             wins = _emit_windows(e, size, x, x_row, part)[1]
             # from the last place backwards: the gradient stops at the first one that beat all before it

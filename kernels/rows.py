@@ -7,8 +7,7 @@ from .jit import Native, instructions
 from .naive_elementwise import ACTIVATIONS
 from .simd import BLOCK, INT
 
-
-AHEAD = 32          # pixels
+AHEAD = 128         # pixels
 
 
 def emit_moments(e, count, x, shift, out):
