@@ -49,7 +49,7 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
         filters = filters or dy.shape[1] * BLOCK
         per = filters // groups
         if grouped.is_depthwise(dx, w, per):
-            grouped.depthwise_backward_data(dx, inner, w, stride, dilation, top, left)
+            grouped.depthwise_backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left)
         elif grouped.is_blocked(dx, w, per):
             grouped.blocked_backward_data(dx, dy, w, stride, dilation, per, (mh, mw), top, left)
         else:
@@ -93,7 +93,7 @@ def workspace_bytes(pass_, algorithm, in_channels, out_channels, k, n, h, w):
     if pass_ == 'backward_data':
         icb, ocb = ocb, icb
     work = winograd.grouping(pass_, {'winograd2': 2, 'winograd4': 4}[algorithm], ocb, icb, n, h, w, get_threads())
-    return 4 * work.shared, 4 * sum(work.own)
+    return 4 * sum(work.shared), 4 * sum(work.own)
 
 
 def _check(y, x, w, stride, dilation, groups):

@@ -16,6 +16,7 @@ from .transform import emit_transpose
 PANEL_BYTES = 300_000       # filters of one pass over the inputs: they stay in the second-level cache
 FORWARD_PIXELS = 512        # output pixels that share them
 WEIGHTS_PIXELS = 800        # pixels summed in registers before the sum is added to memory
+PARTS = 8                   # that the work should have at least, to be shared by threads
 
 
 def forward(y, x, w, stride, dilation):
@@ -37,19 +38,12 @@ def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
     correlation of dy at stride 1 with those taps, turned round and transposed.
     """
     OCB, ICB, KH, KW = w.shape[:4]
-    need = [-(-dilation * (k - 1) // stride) for k in (KH, KW)]
     height, width = dy.shape[2] - 2 * margin[0], dy.shape[3] - 2 * margin[1]
-    if margin[0] < need[0] or margin[1] < need[1]:
-        shape = dy.shape[0], OCB, height + 2 * need[0], width + 2 * need[1], 16
-        flat, = workspace('frame', int(np.prod(shape)))
-        inner = dy[:, :, margin[0]:margin[0] + height, margin[1]:margin[1] + width]
-        dy, margin = flat.reshape(shape), need
-        dy[:] = 0
-        dy[:, :, need[0]:need[0] + height, need[1]:need[1] + width] = inner
+    dy, margin = framed(dy, margin, stride, dilation, KH, KW)
     panel, = workspace('all', 0 if stencil else w.size)
 
-    phases = [(r, c) for r in _phases(stride, dilation, KH, height, top, dx.shape[2])
-              for c in _phases(stride, dilation, KW, width, left, dx.shape[3])]
+    phases = [(r, c) for r in phases_of(stride, dilation, KH, height, top, dx.shape[2])
+              for c in phases_of(stride, dilation, KW, width, left, dx.shape[3])]
     if sum(r.pixels * c.pixels for r, c in phases) < dx.shape[2] * dx.shape[3]:
         dx[:] = 0
     for r, c in phases:
@@ -67,13 +61,44 @@ def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
         correlate(target, source, 1, part.ctypes.data, part.size // ICB, table, run)
 
 
+def framed(dy, margin, stride, dilation, *sizes):
+    """dy with as wide a margin of zeros as filters of these sizes need, copied if it has less; and its margin."""
+    need = tuple(-(-dilation * (k - 1) // stride) for k in sizes)
+    if margin[0] >= need[0] and margin[1] >= need[1]:
+        return dy, margin
+    N, OCB, height, width = dy.shape[0], dy.shape[1], dy.shape[2] - 2 * margin[0], dy.shape[3] - 2 * margin[1]
+    shape = N, OCB, height + 2 * need[0], width + 2 * need[1], 16
+    flat, = workspace('frame', int(np.prod(shape)))
+    frame = flat.reshape(shape)
+    frame[:] = 0
+    frame[:, :, need[0]:need[0] + height, need[1]:need[1] + width] = dy[:, :, margin[0]:margin[0] + height,
+                                                                        margin[1]:margin[1] + width]
+    return frame, need
+
+
 def backward_weights(dw, x, dy, stride, dilation):
     """dw += ...; see `convolution`."""
     OCB, ICB, KH = dw.shape[:3]
     pair = native.TILE.blocks
     rows = max(8, WEIGHTS_PIXELS // max(1, dy.shape[3]))
-    spread(-(-OCB // pair) * ICB * KH, functools.partial(
-        _gather, native.outer.address, native.TILE.inputs, pair, dw, x, dy, stride, dilation, rows))
+    units, groups = -(-OCB // pair) * ICB * KH, dy.shape[0] * -(-dy.shape[2] // rows)
+
+    def gather(dw, first, last, group0, group1):
+        _gather(native.outer.address, native.TILE.inputs, pair, dw, x, dy, stride, dilation, rows, first, last, group0, group1)
+
+    if units >= PARTS or groups < PARTS:
+        spread(units, lambda first, last: gather(dw, first, last, 0, groups))
+        return
+    # few filters: threads take rows instead, in as many parts for any number of threads, so that sums do not depend on it
+    sums = workspace('all', PARTS * dw.size)[0].reshape(PARTS, *dw.shape)
+
+    def part(first, last):
+        for k in range(first, last):
+            sums[k] = 0
+            gather(sums[k], 0, units, groups * k // PARTS, groups * (k + 1) // PARTS)
+    spread(PARTS, part)
+    for each in sums:
+        dw += each
 
 
 @dataclass(frozen=True)
@@ -87,7 +112,7 @@ class Phase:
 
 
 @functools.lru_cache(4096)
-def _phases(stride, dilation, size, length, first, count):
+def phases_of(stride, dilation, size, length, first, count):
     """Phases with pixels among first ... first + count that some tap reaches from one of `length` outputs."""
     phases = []
     for p in range(stride):
@@ -170,33 +195,35 @@ def _correlate(multiply, pixels, pair, stream, y, x, stride, filters, b_block, t
                         c += 4 * c_step * width * tiles
 
 
-@kernel('i i i c6 f5 f5 i i i i i', ['float32'])
-def _gather(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last):
-    """dw[ob, ib, kh] += sum over pixels of x times dy, for the units first ... last of (pairs of ob) * ICB * KH.
+@kernel('i i i c6 f5 f5 i i i i i i i', ['float32'])
+def _gather(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last, group0, group1):
+    """dw[ob, ib, kh] += sum over pixels of x times dy, for the units first ... last of (pairs of ob) * ICB * KH and
+    the row groups group0 ... group1 of all samples.
 
     outer, inputs, pair: micro-kernel, its largest tile in inputs and in blocks. rows: rows of dy summed in registers.
     """
-    N, OCB, H, W = dy.shape[:4]
+    OCB, H, W = dy.shape[1:4]
+    groups = (H + rows - 1) // rows
     ICB, KH, KW, B = dw.shape[1:5]
     runs, run = (1, KW * B) if dilation == 1 else (KW, B)
     pieces = (run + inputs - 1) // inputs
     size, longer = run // pieces, run % pieces
     a_step = x.strides[3] // 4 * stride
-    for n in range(N):
-        for top in range(0, H, rows):
-            count = min(rows, H - top)
-            for unit in range(first, last):
-                ob, ib, kh = unit // (ICB * KH) * pair, unit // KH % ICB, unit % KH
-                b = address(dy) + n * dy.strides[0] + ob * dy.strides[1] + top * dy.strides[2]
-                for kw in range(runs):
-                    a = (address(x) + n * x.strides[0] + ib * x.strides[1] + kw * dilation * x.strides[3]
-                         + (top * stride + kh * dilation) * x.strides[2])
-                    c = address(dw) + ob * dw.strides[0] + ib * dw.strides[1] + kh * dw.strides[2] + kw * dw.strides[3]
-                    for width, tiles in ((size + 1, longer), (size, pieces - longer)):
-                        call(outer, (width, min(pair, OCB - ob), tiles, a, width, x.strides[2] // 4 * stride, a_step,
-                                     b, dy.strides[2] // 4, dy.strides[1] // 4, count, W, c, 16 * width, dw.strides[0] // 4, 1))
-                        a += 4 * width * tiles
-                        c += 64 * width * tiles
+    for group in range(group0, group1):
+        n, top = group // groups, group % groups * rows
+        count = min(rows, H - top)
+        for unit in range(first, last):
+            ob, ib, kh = unit // (ICB * KH) * pair, unit // KH % ICB, unit % KH
+            b = address(dy) + n * dy.strides[0] + ob * dy.strides[1] + top * dy.strides[2]
+            for kw in range(runs):
+                a = (address(x) + n * x.strides[0] + ib * x.strides[1] + kw * dilation * x.strides[3]
+                     + (top * stride + kh * dilation) * x.strides[2])
+                c = address(dw) + ob * dw.strides[0] + ib * dw.strides[1] + kh * dw.strides[2] + kw * dw.strides[3]
+                for width, tiles in ((size + 1, longer), (size, pieces - longer)):
+                    call(outer, (width, min(pair, OCB - ob), tiles, a, width, x.strides[2] // 4 * stride, a_step,
+                                 b, dy.strides[2] // 4, dy.strides[1] // 4, count, W, c, 16 * width, dw.strides[0] // 4, 1))
+                    a += 4 * width * tiles
+                    c += 64 * width * tiles
 
 
 transpose = instructions(lambda e, source, target, ahead: emit_transpose(e, e.pointer(source), e.pointer(target), ahead))

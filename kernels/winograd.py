@@ -37,8 +37,9 @@ class Grouping:
     together: int       # T
     piece: int          # input blocks whose U is in use at a time
     whole: bool         # U of all filters exists at once
-    shared: int         # floats of workspace for all threads ...
-    own: tuple          # ... and for each, by array
+    by_blocks: bool     # threads take output blocks, after they filled V and Z together; else groups of tiles, or a V each
+    shared: tuple       # floats of workspace for all threads, by array ...
+    own: tuple          # ... and for each
 
     @property
     def groups(self):
@@ -54,18 +55,23 @@ def grouping(pass_, m, ocb, icb, n, h, w, threads):
         whole = tiles > (ONCE if ocb * icb >= ONCE_BLOCKS else TILES)
         together = _even(tiles, SUM_TILES if whole else tiles)
         piece = icb if whole else min(ONCE_PIECE, icb)
-        own = icb * together * 16, ocb * together * 16, (ocb if whole else pair) * piece * 256
-        shared = 0
+        V, Z, U = icb * together * 16, ocb * together * 16, (ocb if whole else pair) * piece * 256
+        by_blocks = not whole
+        shared, own = ((V, Z), (0, 0, U)) if by_blocks else ((0, 0), (V, Z, U))
     else:
         whole = tiles > TILES and ocb * icb * planes * 1024 <= WHOLE
         most = TILES if whole else max(TILES, V_BYTES // (planes * icb * 64))
         if tiles >= 2 * TILES * threads:                    # a group for each thread, rather than all tiles for all
             most = min(most, -(-tiles // threads))
         together = _even(tiles, most)
+        groups = -(-tiles // together)
+        by_blocks = groups < 4 * threads and groups % threads > 0
         piece = icb if whole else min(PIECE, icb)
-        own = icb * together * 16, pair * together * 16, 0 if whole else pair * piece * 256
-        shared = planes * odd_lines(ocb * icb * 256) if whole else 0
-    return Grouping(tiles, together, piece, whole, shared, (*(planes * odd_lines(size) for size in own), SCRATCH))
+        V, M, U = icb * together * 16, pair * together * 16, 0 if whole else pair * piece * 256
+        shared = ocb * icb * 256 if whole else 0, V if by_blocks else 0
+        own = 0 if by_blocks else V, M, U
+    shared, own = ([planes * odd_lines(size) if size else 0 for size in sizes] for sizes in (shared, own))
+    return Grouping(tiles, together, piece, whole, by_blocks, tuple(shared), (*own, SCRATCH))
 
 
 def _even(tiles, most):
@@ -94,21 +100,25 @@ def forward(m, y, x, w, turned=False):
         return
     natives = _natives(m)
     outputs = natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs']
-    filters, plane = w.reshape(-1), 0
+    tall, wide = -(-h // m), -(-width // m)
+    filters, V = workspace('all', *g.shared)
+    plane = odd_lines(ocb * icb * 256) if g.whole else 0
     if g.whole:
-        plane = odd_lines(ocb * icb * 256)
-        filters, = workspace('all', g.shared)
         spread(ocb, functools.partial(winograd_loops.transform_filters, natives['filters'], m, filters, plane, w, int(turned)))
 
     def part(first, last, ob0, ob1):
+        own, M, U, scratch = workspace('own', *g.own)
         winograd_loops.forward(native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], *outputs,
                                m, y, x, w, int(turned), filters, plane, g.together, g.piece, _offsets(icb, g.together),
-                               *workspace('own', *g.own), first, last, ob0, ob1)
+                               int(g.by_blocks), V if g.by_blocks else own, M, U, scratch, first, last, ob0, ob1)
 
-    if g.groups >= 4 * get_threads() or g.groups % get_threads() == 0:
+    if not g.by_blocks:
         spread(g.groups, lambda first, last: part(first, last, 0, ocb))
-    else:
-        spread(-(-ocb // pair), lambda first, last: part(0, g.groups, first * pair, min(ocb, last * pair)))
+        return
+    for group in range(g.groups):
+        spread(icb, lambda first, last: winograd_loops.scatter(natives['inputs'], m, m + 2, x, tall, wide, group, g.together, V,
+                                                               *workspace('edge', SCRATCH), first, last))
+        spread(-(-ocb // pair), lambda first, last: part(group, group + 1, first * pair, min(ocb, last * pair)))
 
 
 def backward_weights(m, dw, x, dy):
@@ -119,10 +129,24 @@ def backward_weights(m, dw, x, dy):
     if not g.tiles:
         return
     natives = _natives(m)
+    tall, wide = -(-h // m), -(-width // m)
+    shared = workspace('all', *g.shared)
+
+    def fill(first, last):
+        """Blocks first ... last of V and, counted on, of Z."""
+        scratch, = workspace('edge', SCRATCH)
+        for name, size, source, target, b0, b1 in (('inputs', m + 2, x, shared[0], first, min(last, icb)),
+                                                   ('gradients', m, dy, shared[1], max(0, first - icb), last - icb)):
+            if b0 < b1:
+                winograd_loops.scatter(natives[name], m, size, source, tall, wide, 0, g.together, target, scratch, b0, b1)
 
     def part(first, last):
+        V, Z, U, scratch = workspace('own', *g.own)
+        V, Z = shared if g.by_blocks else (V, Z)
         winograd_loops.backward_weights(native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
-                                        natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(not g.whole),
-                                        *workspace('own', *g.own), first * pair, min(ocb, last * pair))
+                                        natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(g.by_blocks),
+                                        V, Z, U, scratch, first * pair, min(ocb, last * pair))
 
+    if g.by_blocks:
+        spread(icb + ocb, fill)
     spread(-(-ocb // pair), part)

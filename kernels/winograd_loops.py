@@ -82,13 +82,13 @@ def _run(t, last, TH, TW, m, size, H, W):
 
 
 @inline
-def _scatter(transform, m, size, V, T, x, first, last, TH, TW, b0, b1, scratch):
-    """Transform tiles first ... last of blocks b0 ... b1 of x into V. A tile reads size x size pixels, those past x zero."""
+def _scatter(transform, m, size, V, plane, T, x, first, last, TH, TW, b0, b1, scratch):
+    """Transform tiles first ... last of blocks b0 ... b1 of x to the address V. A tile reads size x size pixels, those past x
+    are zero."""
     H, W = x.shape[2], x.shape[3]
-    plane = _odd_lines((b1 - b0) * T * 16)
     row, column = x.strides[2] // 4, x.strides[3] // 4
     for b in range(b0, b1):
-        target = address(V) + (b - b0) * T * 64
+        target = V + (b - b0) * T * 64
         t = first
         while t < last:
             n, h, v, count, inside = _run(t, last, TH, TW, m, size, H, W)
@@ -129,18 +129,26 @@ def _gather(transform, whole, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
             t += count
 
 
-@kernel('i i i i i i i i f5 f5 c6 i c1 i i i n1 c1 c1 c1 c1 i i i i', ['float32'])
+@kernel('i i i f5 i i i i c1 c1 i i', ['float32'])
+def scatter(transform, m, size, x, TH, TW, group, T, V, scratch, first, last):
+    """V of a group of T tiles, of which there are N * TH * TW, for blocks first ... last; a tile reads size x size pixels."""
+    t0, t1 = group * T, min(x.shape[0] * TH * TW, group * T + T)
+    _scatter(transform, m, size, address(V) + first * T * 64, _odd_lines(x.shape[1] * T * 16), T, x, t0, t1, TH, TW, first, last, scratch)
+
+
+@kernel('i i i i i i i i f5 f5 c6 i c1 i i i n1 i c1 c1 c1 c1 i i i i', ['float32'])
 def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, y, x, w, turned, whole, whole_plane, T, piece, table,
-             V, M, U, scratch, first, last, ob0, ob1):
+             ready, V, M, U, scratch, first, last, ob0, ob1):
     """Groups first ... last of T tiles of output blocks ob0 ... ob1. whole: U of all filters; without (whole_plane 0) the
-    filters of `piece` input blocks are transformed at a time."""
+    filters of `piece` input blocks are transformed at a time. ready: V is there already."""
     N, _, H, W, _ = y.shape
     ICB, planes = x.shape[1], (m + 2) ** 2
     TH, TW = (H + m - 1) // m, (W + m - 1) // m
     v_plane = _odd_lines(ICB * T * 16)
     for group in range(first, last):
         t0, t1 = group * T, min(N * TH * TW, group * T + T)
-        _scatter(inputs, m, m + 2, V, T, x, t0, t1, TH, TW, 0, ICB, scratch)
+        if not ready:
+            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, t0, t1, TH, TW, 0, ICB, scratch)
         pieces = (t1 - t0 + pixels - 1) // pixels
         size, longer = (t1 - t0) // pieces, (t1 - t0) % pieces
         for ob in range(ob0, ob1, pair):
@@ -169,26 +177,28 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, 
 
 @kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i', ['float32'])
 def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, T, piece, once, V, Z, U, scratch, ob0, ob1):
-    """Output blocks ob0 ... ob1. once: all tiles fit T, so the gradient of `pair` x `piece` blocks is completed at a time;
-    else that of all blocks is summed in U over the groups of tiles."""
+    """Output blocks ob0 ... ob1. once: all tiles fit T, and V and Z of all blocks are there already, so the gradient of
+    `pair` x `piece` blocks is completed at a time; else that of all blocks is summed in U over the groups of tiles."""
     N, _, H, W, _ = dy.shape
     ICB, planes = x.shape[1], (m + 2) ** 2
     TH, TW = (H + m - 1) // m, (W + m - 1) // m
-    v_plane, z_plane = _odd_lines(ICB * T * 16), _odd_lines((ob1 - ob0) * T * 16)
+    z0, z1 = (0, dy.shape[1]) if once else (ob0, ob1)         # the blocks in Z
+    v_plane, z_plane = _odd_lines(ICB * T * 16), _odd_lines((z1 - z0) * T * 16)
     u_block = piece * 256
     u_plane = _odd_lines((pair if once else ob1 - ob0) * u_block)
     pieces = (16 + limit - 1) // limit
     for t0 in range(0, N * TH * TW, T):
         t1 = min(N * TH * TW, t0 + T)
-        _scatter(inputs, m, m + 2, V, T, x, t0, t1, TH, TW, 0, ICB, scratch)
-        _scatter(gradients, m, m, Z, T, dy, t0, t1, TH, TW, ob0, ob1, scratch)
+        if not once:
+            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, t0, t1, TH, TW, 0, ICB, scratch)
+            _scatter(gradients, m, m, address(Z), z_plane, T, dy, t0, t1, TH, TW, ob0, ob1, scratch)
         for ob in range(ob0, ob1, pair):
             blocks = min(pair, ob1 - ob)
             for i0 in range(0, ICB, piece):
                 count = min(piece, ICB - i0)
                 u = address(U) + (0 if once else (ob - ob0) * u_block * 4)
                 for plane in range(planes):
-                    b = address(Z) + (plane * z_plane + (ob - ob0) * T * 16) * 4
+                    b = address(Z) + (plane * z_plane + (ob - z0) * T * 16) * 4
                     a = address(V) + (plane * v_plane + i0 * T * 16) * 4
                     c = u + plane * u_plane * 4
                     for k in range(pieces):
