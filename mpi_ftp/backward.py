@@ -84,15 +84,21 @@ class BackwardPass:
         """A new pass, in which `touched` tensors already hold gradients."""
         self.touched = set(touched)
 
-    def unfinish(self, index):
-        """The gradient of a layer's z from that of its output."""
+    def unfinish(self, index, settled=False):
+        """The gradient of a layer's z from that of its output; settled: sums over its pixels are taken, or not asked for."""
         step = self.steps.get(index)                    # None: a pool in one pass with the layer before
         if not self.run.network.layers[index].is_head and index not in self.pooled:
             self.complete(index)
         if step and step.unfinish:
-            step.unfinish()
+            step.unfinish.apply() if settled else step.unfinish()
             for margin in step.margins:
                 margin[...] = 0
+
+    def sums(self, index):
+        """This share's sums for the gradient of a layer's z."""
+        if index not in self.pooled:
+            self.complete(index)
+        return self.steps[index].unfinish.sums()
 
     def complete(self, index):
         """Bring the gradient of a layer's output together: zero where nobody read it, summed over copies where the pass is cut."""

@@ -26,7 +26,7 @@ class Clock:
             for index in range(group.start, group.stop):
                 forward[index] = now = now + 1
         for group in reversed(plan.groups if training else ()):
-            for index in range(group.start, group.stop) if group.recompute else ():
+            for index in range(group.start, group.stop) if group.again else ():
                 again[index] = now = now + 1
             for index in reversed(range(group.start, group.stop)):
                 backward[index] = now = now + 1
@@ -58,9 +58,9 @@ def sources_of(network, start, stop):
     return found
 
 
-def pad_values(network, share, start, stop):
+def pad_values(network, share, start, stop, settled=None):
     """({tensor: pad value of its tile}, [(layer, input number)] that want another value and need a copy)."""
-    values, copies = {}, []
+    values, copies = dict(settled or {}), []
     for index in range(start, stop):
         layer = network.layers[index]
         for k, (source, need) in enumerate(zip(layer.inputs, layer.needs(share.computed[index]))):
@@ -100,15 +100,17 @@ def tiles(network, pool, index, share, training):
 
 class GroupBuffers:
     """Declares the buffers of one group with their lifetimes, and hands out tiles once the arena is packed."""
+    outside = frozenset()       # keys of tiles that are somebody else's
 
-    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end):
-        """aliased: sources whose owned tile is read in place; export_end: {layer: last event at which other groups read its tile}."""
+    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, pads=None):
+        """aliased: sources whose owned tile is read in place; export_end: {layer: last event at which other groups read its tile};
+        pads: pad values of tiles that are settled."""
         self.network, self.group, self.share, self.clock = network, group, share, clock
         self.dtype, self.training, self.aliased, self.export_end = dtype, training, aliased, export_end
-        self.keep = training and not group.recompute
+        self.keep = training and not group.again
         self.layers = range(group.start, group.stop)
         self.sources = sources_of(network, group.start, group.stop)
-        self.pads, self.copies = pad_values(network, share, group.start, group.stop)
+        self.pads, self.copies = pad_values(network, share, group.start, group.stop, pads)
         self.pooled = pooled(network, group, share, training)
         self.regions = {}
 
@@ -141,6 +143,8 @@ class GroupBuffers:
         buffers = []
 
         def add(key, index, region, first, last):
+            if key in self.outside:
+                return
             self.regions[key] = (index, region)
             buffers.append(Buffer(key, self.nbytes(index, region), first, last))
 
@@ -167,7 +171,7 @@ class GroupBuffers:
                 add(('y', index, 0), index, share.held[index], f[index], f[index])
             if self.keep and Needs.z_again(layer):
                 add(('z', index, 0), index, self.z_region(layer), f[index], b[index])
-            if self.training and self.group.recompute:
+            if self.training and self.group.again:
                 z, y = self.wanted_again[index]
                 if y and index not in self.pooled:
                     add(('y', index, 1), index, share.held[index], r[before.get(index, index)], max([r[index]] + [r[i] for i in readers] + [b[i] for i in again]))
@@ -176,7 +180,7 @@ class GroupBuffers:
         for index, k in self.copies:
             source = self.network.layers[index].inputs[k]
             add(('pad', index, k, 0), source, share.held[source], f[index], b[index] if self.keep else f[index])
-            if self.training and self.group.recompute:
+            if self.training and self.group.again:
                 add(('pad', index, k, 1), source, share.held[source], r[index], b[index])
 
     def _declare_backward(self, add):
@@ -230,25 +234,3 @@ def with_margin(layer, region):
         return region
     region = region.replace(2, region.lo[2] - down, region.hi[2] + down)
     return region.replace(3, region.lo[3] - right, region.hi[3] + right)
-
-
-def group_buffers(network, plan, layouts, shares, rank, dtype, training):
-    """Every group's GroupBuffers on one rank; a source whose owned layout is what the group holds, on all ranks, is read in place.
-
-    shares: for each group, every rank's Share. The run and the planner's memory predictor both ask here.
-    """
-    clock, ends, found = Clock.of(plan, training), {}, []
-    for group, held in zip(plan.groups, shares):
-        aliased = []
-        for source in sources_of(network, group.start, group.stop):
-            readers = [r for r in network.readers[source] if group.start <= r < group.stop]
-            end = clock.forward[group.start]
-            if source >= 0 and all(s.held[source] == owned for s, owned in zip(held, layouts[source])):
-                aliased.append(source)
-                end = clock.backward[group.start] if training else max(clock.forward[r] for r in readers)
-            ends[source] = max(ends.get(source, 0), end)
-        found.append((group, held[rank], aliased))
-    for layer in network.layers:
-        if not network.readers[layer.index]:
-            ends[layer.index] = clock.end_of_forward
-    return [GroupBuffers(network, group, share, clock, dtype, training, aliased, ends) for group, share, aliased in found]

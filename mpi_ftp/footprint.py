@@ -8,12 +8,12 @@ from math import prod
 import numpy as np
 
 from . import kernels
-from .buffers import group_buffers
 from .layers.convolution import algorithms
 from .memory import pack
 from .network import PICTURE
 from .parameters import SLICE, TRAINED, local_shape
 from .region import NOTHING
+from .step_buffers import group_buffers
 from .tile import BLOCK, storage_shape
 
 ITEM = 4

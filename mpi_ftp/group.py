@@ -135,7 +135,7 @@ class GroupRun:
     def backward(self):
         back = self.back
         if self.plan.recompute:
-            back.tape.forward(again=True)
+            back.tape.forward()
         back.begin()
         for index in reversed(self.layers):
             back.unfinish(index)

@@ -4,14 +4,16 @@ Training is: run the groups forwards, take the loss at the heads, run them backw
 """
 import numpy as np
 
-from .buffers import group_buffers
 from .exchange import Exchange
 from .group import GroupRun
 from .layers.base import State
 from .layers.convolution import algorithms
 from .memory import Arena
 from .parameters import Parameters
+from .parted import PartedRun
 from .region import Layout, Region
+from .step_buffers import group_buffers
+from .subtiles import check
 from .tile import BLOCK, Tile
 
 
@@ -27,6 +29,7 @@ class Model:
     def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None, parameters=None):
         self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
         self.training, self.overlap, self.losses = training, overlap, losses or {}
+        check(network, plan, training and not frozen)
         self.layouts = plan.layouts(network)
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
         self.tag, self.seeds, self.arrived, self.outputs, self.watched = 0, {}, set(), {}, None
@@ -36,7 +39,7 @@ class Model:
         self.arena = Arena([b for group in buffers for b in group.declare()])
         self.groups, self.home = [], {}
         for group, shares, mine in zip(plan.groups, self.shares, buffers):
-            run = GroupRun(self, group, self.layouts, shares, mine, self.arena)
+            run = (PartedRun if group.parted else GroupRun)(self, group, self.layouts, shares, mine, self.arena)
             self.groups.append(run)
             self.home.update({index: run for index in run.layers})
         self.picture = plan.picture_region(network, comm.rank, training)

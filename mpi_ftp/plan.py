@@ -12,13 +12,24 @@ class GroupPlan:
     """Layers [start, stop) run without halo exchange inside.
 
     edges: cut points of the last layer's output along N, C, H, W; cuts: inner layers after which the backward pass adds up copies;
-    recompute: the group keeps only its inputs and runs forward again in the backward pass.
+    recompute: the group keeps only its inputs and runs forward again in the backward pass; parts: (rows, columns) of sub-tiles in which each
+    rank takes its tile, one after the other, always recomputing (see subtiles.py).
     """
     start: int
     stop: int
     edges: tuple
     cuts: tuple = ()
     recompute: bool = False
+    parts: tuple = (1, 1)
+
+    @property
+    def parted(self):
+        return self.parts != (1, 1)
+
+    @property
+    def again(self):
+        """Whether the backward pass begins with the group's forward pass."""
+        return self.recompute or self.parted
 
     @property
     def last(self):
@@ -64,8 +75,8 @@ class Plan:
 
     @staticmethod
     def from_json(record):
-        groups = tuple(GroupPlan(g['start'], g['stop'], tuple(map(tuple, g['edges'])), tuple(g['cuts']), g['recompute'])
-                       for g in record['groups'])
+        groups = tuple(GroupPlan(g['start'], g['stop'], tuple(map(tuple, g['edges'])), tuple(g['cuts']), g['recompute'],
+                                 tuple(g.get('parts', (1, 1)))) for g in record['groups'])
         return Plan(record['ranks'], record['batch'], groups, record.get('predicted', {}))
 
 

@@ -75,10 +75,14 @@ class Tape:
         for view, value in self.fills[index]:
             view[...] = value
 
-    def forward(self, again=False):
+    def forward(self, last=None, after=None):
+        """All layers, their moments being known; only up to z of layer `last`, or only what follows z of layer `after`."""
         for index in self.run.layers:
             z, y = self.wanted[index]
-            if z and not self.run.network.layers[index].is_head:
+            if z and after is None and not self.run.network.layers[index].is_head:
                 self.compute(index, self.uses[index])
-            if y or not again:
-                self.finish(index, again)
+            if index == last:
+                return
+            if y and (after is None or index == after):
+                self.finish(index, again=True)
+            self.run.watch(index, self)

@@ -10,9 +10,9 @@ FLOORS = [set(floor.split()) for floor in (
     'tile',
     'cfg layers',
     'network',
-    'geometry memory curves buffers parameters layer_times link_times machine extents cost plan footprint search',
+    'geometry subtiles step_buffers memory curves buffers parameters layer_times link_times machine extents cost plan footprint search',
     'comm exchange',
-    'tape backward group model',
+    'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
     'planning plan_table plan_picture convert_weights session saving evaluate inference',

@@ -1,0 +1,92 @@
+"""A group that a rank takes in parts, one after the other: see subtiles.py for the idea, step_buffers.py for its memory."""
+from .backward import BackwardPass
+from .group import GroupRun
+from .network import PICTURE
+from .region import NOTHING
+from .tape import Tape
+
+
+class Part:
+    """One part's views: forward, forward again, backward."""
+
+    def __init__(self, run, buffers, arena):
+        self.tape = Tape(run, buffers.share, buffers, arena, 0, run.tiles)
+        if not run.training:
+            return
+        self.again = Tape(run, buffers.share, buffers, arena, 1, {s: run.tiles[s] for s in buffers.sources}, lazy=True)
+        given = {index: tile for index, tile in run.d.items() if index in buffers.sources or index in run.buffers.last_only}
+        self.back = BackwardPass(run, buffers.share, buffers, arena, self.again, set(), given)
+        self.ready = set(run.d)                 # gradients that are there before the part's first layer
+        # what other groups brought, on owned pixels; a copy that parts share would be counted for each
+        owned = [(index, buffers.share.owned[index]) for index in run.buffers.exports if index not in given]
+        self.seeds = [(self.back.d[index].array, self.back.d[index][box], run.d[index][box]) for index, box in owned]
+
+    def begin_backward(self):
+        """Compute again; take the gradients of what others read."""
+        self.again.forward()
+        for whole, view, brought in self.seeds:
+            whole[...] = 0
+            view[...] = brought
+        self.back.begin(self.ready)
+
+
+class PartedRun(GroupRun):
+    """A GroupRun whose inner tiles are as large as a part."""
+
+    def build(self, layouts, shares, arena):
+        start, buffers = self.plan.start, self.buffers
+        self.core = NOTHING
+        self.tiles = self.aliases()
+        for source in buffers.sources:
+            if source not in self.tiles:
+                self.tiles[source] = buffers.tile(arena, ('in', start, source))
+        self.tiles.update({index: buffers.tile(arena, ('y', index, 0)) for index in buffers.exports})
+        if self.training:
+            self.d = {index: buffers.tile(arena, ('dy', index)) for index in buffers.exports}
+            self.d.update({source: buffers.tile(arena, ('d', start, source)) for source in buffers.sources if source != PICTURE})
+        live = [index for index in self.layers if self.network.layers[index].normalize and self.states[index].live]
+        self.live = live[0] if live else None               # the layer whose moments all parts make together
+        self.parts = [Part(self, part, arena) for part in buffers.parts]
+
+    def forward(self, picture=None):
+        self.start_inputs(picture)
+        self.finish_inputs()
+        if self.live is not None:
+            sums = 0
+            for part in self.parts:
+                part.tape.forward(self.live)
+                sums = sums + part.tape.finishes[self.live].sums()
+            self.parts[0].tape.finishes[self.live].settle(sums)
+        for part in self.parts:
+            part.tape.forward(after=self.live if self.live == self.plan.last else None)      # whose z stands where its output will
+
+    def backward(self):
+        for index in self.buffers.exports:
+            if index not in self.model.arrived:
+                self.d[index].array[...] = 0
+            self.model.arrived.discard(index)
+        if self.live is not None:
+            sums = 0
+            for part in self.parts:
+                sums = sums + self.sums_of(part)
+            self.parts[0].back.steps[self.live].unfinish.settle(sums)
+        for source in self.returns:
+            self.d[source].array[...] = 0
+        for part in self.parts:
+            part.begin_backward()
+            for index in reversed(self.layers):
+                part.back.unfinish(index, settled=index == self.live)
+                part.back.data(index)
+                part.back.weights(index)
+        self.send_gradients(self.d)
+        self.receive_gradients()
+        for index in reversed(self.layers):
+            self.model.differentiated(index)
+
+    def sums_of(self, part):
+        """A part's share of what corrects the gradient of the live layer's z. Gradients of inputs and weights wait for the second walk."""
+        part.begin_backward()
+        for index in reversed(range(self.live + 1, self.plan.stop)):
+            part.back.unfinish(index, settled=True)
+            part.back.data(index)
+        return part.back.sums(self.live)

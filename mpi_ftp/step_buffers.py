@@ -1,0 +1,91 @@
+"""Every group's buffers on one rank, whether it takes its tile as a whole or in parts."""
+from .buffers import Clock, GroupBuffers, sources_of
+from .geometry import exported
+from .memory import Buffer
+from .network import PICTURE
+from .subtiles import part_shares
+
+
+class PartBuffers(GroupBuffers):
+    """Scratch of one part: what only lives while the part is at work. Gradients that come from elsewhere are copied in first, those of the
+    group's inputs are added to."""
+
+    def __init__(self, outside, *about):
+        self.outside = outside
+        super().__init__(*about)
+
+    def export_arrival(self, index):
+        return self.clock.backward[self.group.last]
+
+    def read_outside(self, source):
+        return source < self.group.start or super().read_outside(source)
+
+
+class PartedBuffers(GroupBuffers):
+    """Whole tiles of a group's inputs, of what others read, and of the gradients of both; one scratch, as large as the largest part needs.
+
+    `parts`: the PartBuffers of each. A whole tile lives as long as parts come and go: over all events of the group.
+    """
+
+    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, shares):
+        super().__init__(network, group, share, clock, dtype, training, aliased, export_end)
+        self.exports = [index for index in self.layers if exported(network, group.start, group.stop, index)]
+        self.last_only = [index for index in self.exports if not self.readers(index)]
+        outside = frozenset([('y', index, 0) for index in self.exports] + [('d', index) for index in self.last_only]
+                            + [('d', group.start, source) for source in self.sources])
+        self.parts = [PartBuffers(outside, network, group, part, clock, dtype, training, self.sources, {}, self.pads) for part in shares]
+
+    def declare(self):
+        scratch = {}
+        for part in self.parts:
+            for buffer in part.declare():
+                other = scratch.get(buffer.key, buffer)
+                scratch[buffer.key] = Buffer(buffer.key, max(buffer.nbytes, other.nbytes), min(buffer.first, other.first), max(buffer.last, other.last))
+        whole = []
+
+        def add(key, index, region, first, last):
+            self.regions[key] = (index, region)
+            whole.append(Buffer(key, self.nbytes(index, region), first, last))
+
+        self._declare_whole(add)
+        return [*scratch.values(), *whole]
+
+    def _declare_whole(self, add):
+        start, last, share = self.group.start, self.group.last, self.share
+        begun, done = self.clock.forward[start], self.clock.forward[last]
+        again, end = (self.clock.again[start], self.clock.backward[start]) if self.training else (0, done)
+        for source in self.sources:
+            if source not in self.aliased:
+                add(('in', start, source), source, share.held[source], begun, end)
+            if self.training and source != PICTURE:
+                add(('d', start, source), source, share.gradient[source], again, end)
+        for index in self.exports:
+            add(('y', index, 0), index, share.held[index], begun, max(done, self.export_end.get(index, 0)))
+            if self.training:
+                add(('dy', index), index, share.owned[index], min(again, self.export_arrival(index)), end)
+
+
+def group_buffers(network, plan, layouts, shares, rank, dtype, training):
+    """Every group's GroupBuffers on one rank; a source whose owned layout is what the group holds, on all ranks, is read in place.
+
+    shares: for each group, every rank's Share. The run and the planner's memory predictor both ask here.
+    """
+    clock, ends, found = Clock.of(plan, training), {}, []
+    for group, held in zip(plan.groups, shares):
+        aliased = []
+        for source in sources_of(network, group.start, group.stop):
+            readers = [r for r in network.readers[source] if group.start <= r < group.stop]
+            end = clock.forward[group.start]
+            if source >= 0 and all(s.held[source] == owned for s, owned in zip(held, layouts[source])):
+                aliased.append(source)
+                end = clock.backward[group.start] if training else clock.forward[group.last] if group.parted else max(clock.forward[r] for r in readers)
+            ends[source] = max(ends.get(source, 0), end)
+        found.append((group, held[rank], aliased))
+    for layer in network.layers:
+        if not network.readers[layer.index]:
+            ends[layer.index] = clock.end_of_forward
+    made = []
+    for group, share, aliased in found:
+        about = network, group, share, clock, dtype, training, aliased, ends
+        made.append(PartedBuffers(*about, part_shares(network, group, layouts, rank, training)) if group.parted else GroupBuffers(*about))
+    return made
