@@ -9,9 +9,10 @@ from .model import Model
 from .plan import by_hand, per_layer
 from .network import Network
 from .session import fill, load_kernels, losses_of
+from .subtiles import with_parts
 from .convert_weights import open_weights
 
-KEYS = ('cfg', 'weights', 'grid', 'groups', 'threads', 'winograd', 'dtype', 'ranks')
+KEYS = ('cfg', 'weights', 'grid', 'groups', 'parts', 'threads', 'winograd', 'dtype', 'ranks')
 
 
 def add_arguments(parser, more=()):
@@ -32,7 +33,8 @@ def plan_inference(network, ranks, batch, job, last=None):
     starts = per_layer(network) if starts is None else starts
     if last is not None:
         starts = [start for start in starts if start <= last]
-    return by_hand(network, ranks, batch, grid, starts)
+    plan = by_hand(network, ranks, batch, grid, starts)
+    return with_parts(network, plan, job.parts, training=False, live=False) if job.parts else plan
 
 
 def start(network, job, batch, last=None):

@@ -83,6 +83,7 @@ PATH = Kind('a path', (str,), Path, 'FILE')
 WORD = Kind('a word', (str,), str, 'NAME')
 SIZE = Kind('a size such as 700M or 1.5G', (str, int), matched(parse_size), 'SIZE')
 GRID = Kind('rows x columns such as 2x3, or auto', (str,), words_or(matched(parse_grid), 'auto'), 'RxC|auto')
+PARTS = Kind('rows x columns such as 4x1', (str,), matched(parse_grid), 'RxC')
 GROUPS = Kind('per-layer, fused, auto, or the first layers of the groups such as 0,4,8', (str, list),
               words_or(numbers, 'per-layer', 'fused', 'auto'), '0,4,8|per-layer|fused|auto')
 CUTS = Kind('layers such as 2,6, none, auto', (str, list), words_or(numbers, 'none', 'auto'), '2,6|none|auto')
@@ -116,6 +117,7 @@ class Job:
     groups: tuple = key(GROUPS, 'layers that run without halo exchange between them', 'auto')
     backward_cuts: tuple = key(CUTS, 'further layers before which gradients of halos are exchanged', 'auto')
     recompute: str = key(one_of('all', 'none', 'auto'), 'groups whose inner outputs are computed again in the backward pass', 'auto')
+    parts: tuple = key(PARTS, 'parts in which a rank takes its tile of a group, one after the other, in training of those that recompute (default: whole)')
     memory: int = key(SIZE, 'what one rank may hold (default: no limit)')
     machine: Path = key(PATH, 'measured constants of hosts and links (default: measured at start)')
     threads: int = key(whole(1), 'threads to a rank (default: cores shared among the ranks of a host)')
@@ -141,7 +143,7 @@ def toml_value(name, value):
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
-    if name == 'grid' and isinstance(value, tuple):
+    if name in ('grid', 'parts') and isinstance(value, tuple):
         value = 'x'.join(map(str, value))
     if isinstance(value, tuple):
         return str(list(value))

@@ -1,9 +1,12 @@
 """The plan of a run: by hand where the job says so, else found by the cost model; made by one rank, the same on all."""
 import json
+from dataclasses import replace
 
 from .errors import PlanError
+from .footprint import Footprint
 from .machine import Machine, measure
 from .search import find_plan
+from .subtiles import with_parts
 
 
 def mini_batch(network, job):
@@ -29,11 +32,21 @@ def plan_run(world, network, batch, job):
     plan, refused = None, None
     if world.rank == 0:
         try:
-            plan = find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
-                             cuts=job.backward_cuts, recompute=job.recompute, memory=job.memory)
+            found = find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
+                              cuts=job.backward_cuts, recompute=job.recompute, memory=job.memory)
+            plan = in_parts(network, found, machine, job)
         except Exception as error:          # told by all ranks, or the others would wait for a plan
             refused = error
     plan, refused = world.broadcast((plan, refused))
     if refused:
         raise refused
     return plan, machine
+
+
+def in_parts(network, plan, machine, job):
+    """The plan with the parts that the job asks for, and what it then holds."""
+    if job.parts is None:
+        return plan
+    plan = with_parts(network, plan, job.parts, live=job.batch_norm == 'live')
+    peak, fullest = Footprint(network, plan, machine.placed(plan.ranks)).worst()
+    return replace(plan, predicted={**plan.predicted, 'bytes': int(peak), 'fullest': int(fullest)})

@@ -52,10 +52,10 @@ def test_file_then_options_and_relative_paths(tmp_path, monkeypatch):
 
 
 def test_resolved_job_is_a_job(tmp_path):
-    given = parse('--cfg', 'a "b".cfg', '--data', 'd\\e.h5', '--grid', '2x3', '--groups', '0,4', '--memory', '1G', '--epochs', '2', '--resume',
+    given = parse('--cfg', 'a "b".cfg', '--data', 'd\\e.h5', '--grid', '2x3', '--parts', '4x1', '--groups', '0,4', '--memory', '1G', '--epochs', '2', '--resume',
                   '--backward-cuts', 'none', '--learning-rate', '1e-7')
     path = write(tmp_path, given.toml())
-    assert tomllib.loads(given.toml())['grid'] == '2x3'
+    assert tomllib.loads(given.toml())['grid'] == '2x3' and tomllib.loads(given.toml())['parts'] == '4x1'
     assert parse(path) == given
 
 
@@ -77,7 +77,7 @@ def test_refused_files(tmp_path, text, message):
 
 
 @pytest.mark.parametrize('words, message', [
-    (['--batch', 'x'], '--batch x: expected a whole number of at least 1'), (['--grid', '3'], '--grid 3: expected rows x columns'),
+    (['--parts', '4'], '--parts 4: expected rows x columns such as 4x1'), (['--batch', 'x'], '--batch x: expected a whole number of at least 1'), (['--grid', '3'], '--grid 3: expected rows x columns'),
     (['--epochs', '1', '--iterations', '2'], 'both iterations and epochs'), (['--decay', '-1'], '--decay -1: expected a number of at least 0'),
     (['nowhere.toml'], 'cannot read the job nowhere.toml: No such file'),
 ])
