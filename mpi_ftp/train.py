@@ -12,6 +12,7 @@ from .draw import plot_training
 from .errors import CfgError, Diverged
 from .evaluate import evaluate
 from .job import add_arguments, from_arguments
+from .limits import peak
 from .loss import summary
 from .model import Model
 from .network import read_network
@@ -190,9 +191,11 @@ class Trainer:
                 splits = pictures.splits
         if self.job.val_split not in world.broadcast(splits):
             return {}
+        self.model.arena.release()                                  # nothing in it lives from one iteration to the next
         plan = Plan(self.plan.ranks, self.mini, self.plan.groups)
         model = Model(self.network, plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
         result = evaluate(world, model, self.job.data, self.job.val_split, self.job.reader)
+        model.arena.release()
         if world.rank:
             return {}
         self.show(result.table(f'{self.job.val_split} after iteration {self.iteration}'))
@@ -204,6 +207,7 @@ class Trainer:
         meta = {'iteration': self.iteration, 'seen': self.seen, 'loader': list(self.state), 'seed': self.job.seed, 'job': self.job.toml(),
                 'plan': self.plan.to_json(), 'cfg': self.job.cfg.read_text()}
         folder, parameters = self.folder, self.model.parameters
+        self.model.arena.release()
         save_checkpoint(getattr(folder, 'checkpoint', None), self.world, parameters, meta)
         save_weights(getattr(folder, 'weights', None), self.world, parameters, self.seen)
         if self.world.rank == 0 and self.iteration:
@@ -211,11 +215,10 @@ class Trainer:
         self.world.barrier()
 
     def summarise(self, seconds):
-        import resource
-        peaks = self.world.gather((self.world.host, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        peaks = self.world.gather(peak() / (1 << 20))
         if self.world.rank or not seconds:
             return
         predicted = self.plan.predicted.get('seconds')
         self.folder.log(f'median {1000 * median(seconds):.1f} ms an iteration'
                         + (f' (predicted {1000 * predicted * (self.batch // self.mini):.1f})' if predicted else '')
-                        + '; peak memory of ranks ' + ' '.join(f'{peak:.0f}' for _, peak in peaks) + ' MiB')
+                        + '; peak memory of ranks ' + ' '.join(f'{peak:.0f}' for peak in peaks) + ' MiB')
