@@ -12,56 +12,80 @@ from .layers.convolution import algorithms
 from .memory import pack
 from .network import PICTURE
 from .parameters import SLICE, TRAINED, local_shape
-from .region import NOTHING
+from .region import NOTHING, Region
 from .step_buffers import group_buffers
 from .tile import BLOCK, storage_shape
 
 ITEM = 4
 AHEAD = 4                   # tiles of the picture: the one at work, two prepared, one in the making
-LATER = 60 << 20            # what a run loads after its profile: reading and decoding, losses, evaluation, MPI's buffers (50 to 55 MiB measured)
-PLOTS = 40 << 20            # on rank 0, for the curves (30 to 36 MiB measured)
+LATER = 12 << 20            # what a process takes after its profile, whatever the network: the index of the data set, odds and ends (9 measured)
+MPI = 4 << 20               # of its own buffers, where there are other ranks
+EVALUATION = 24 << 20       # detections, metrics and the second reader
+PLOTS = 36 << 20            # on rank 0, for the curves (18 to 35 measured)
+PHASES = 'training', 'evaluation', 'saving'
 
 
 class Footprint:
-    """Bytes of every rank under one plan: `parts(rank)`, `total(rank)`. Evaluation beside training is included where it peaks."""
+    """Bytes of every rank under one plan: `parts(rank)` of the phase that takes most, `total(rank)`.
+
+    Between training, evaluation and saving the tiles go back to the system, so that their peaks do not add up.
+    """
 
     def __init__(self, network, plan, machine, training=True):
         self.network, self.plan, self.machine, self.training = network, plan, machine, training
         self.layouts = plan.layouts(network)
         self.shares = self.shares_of(training)
-        self.evaluated = self.shares_of(False) if training else None
+        self.evaluated = self.shares_of(False) if training else self.shares
         self.kept = {}
 
     def shares_of(self, training):
         return [[self.plan.share(self.network, self.layouts, g, rank, training) for rank in range(self.plan.ranks)] for g in self.plan.groups]
 
     def total(self, rank):
-        return sum(self.parts(rank).values())
+        """The most bytes that a rank ever has in use: under the plan, or when the machine was measured before."""
+        return max(sum(self.parts(rank).values()), self.machine.peak)
 
     def worst(self):
         """(bytes, rank) of the fullest rank."""
         return max((self.total(rank), -rank) for rank in self.different())[0], max(self.different(), key=self.total)
 
-    def different(self):
-        """Ranks to look at: on many ranks, those with the largest shares of the first and of the last group."""
+    def over(self, memory):
+        """(bytes, rank) of the rank that exceeds its budget by most, negative where all fit. memory: bytes, one number for all ranks or one for each."""
+        if isinstance(memory, int):
+            peak, rank = self.worst()
+            return peak - memory, rank
+        return max((self.total(rank) - memory[rank], -rank) for rank in self.different(memory))[0], max(
+            self.different(memory), key=lambda rank: self.total(rank) - memory[rank])
+
+    def different(self, memory=None):
+        """Ranks to look at: on many ranks, those with the largest shares of the first and of the last group, and those with the least memory."""
         ranks = range(self.plan.ranks)
         if len(ranks) <= 16:
             return ranks
         sizes = {rank: (sum(r.size for g in self.shares for r in g[rank].held.values()), sum(g[rank].held[max(g[rank].held)].size for g in self.shares))
                  for rank in ranks}
-        return sorted({0, *sorted(ranks, key=lambda r: -sizes[r][0])[:6], *sorted(ranks, key=lambda r: -sizes[r][1])[:2]})
+        poorest = sorted(ranks, key=lambda r: (memory[r], -sizes[r][0]))[:4] if memory else []
+        return sorted({0, *sorted(ranks, key=lambda r: -sizes[r][0])[:6], *sorted(ranks, key=lambda r: -sizes[r][1])[:2], *poorest})
 
     def parts(self, rank):
-        """{part: bytes} of one rank."""
+        """{part: bytes} of one rank in the phase that takes most."""
         if rank not in self.kept:
-            arena = self.arena(rank, self.shares, self.training)
-            if self.training:                               # a model for evaluation lives beside that for training
-                arena += self.arena(rank, self.evaluated, False)
-            self.kept[rank] = {'tiles': arena, 'parameters': self.parameters(rank), 'messages': self.messages(rank),
-                               'workspace': self.workspace(rank), 'pictures': self.pictures(rank), 'process': self.machine.base + LATER + (PLOTS if rank == 0 and self.training else 0)}
+            phases = [self.phase(rank, name) for name in (PHASES if self.training else PHASES[1:2])]
+            self.kept[rank] = max(phases, key=lambda parts: sum(parts.values()))
         return self.kept[rank]
 
-    def arena(self, rank, shares, training):
+    def phase(self, rank, name):
+        """{part: bytes} of one rank while it trains, evaluates, or saves and draws."""
+        tiles = self.slices() if name == 'saving' else self.arena(rank, name == 'training')
+        later = LATER + MPI * (self.plan.ranks > 1) + (EVALUATION if name == 'evaluation' else PLOTS if name == 'saving' and rank == 0 else 0)
+        pictures, messages = self.pictures(rank), self.messages(rank, self.training)
+        if self.training and name == 'evaluation':          # what trains stays beside it
+            pictures, messages = 2 * pictures, messages + self.messages(rank, False)
+        return {'tiles': tiles, 'parameters': self.parameters(rank), 'messages': messages, 'workspace': self.workspace(rank), 'pictures': pictures,
+                'process': self.machine.base + later}
+
+    def arena(self, rank, training):
+        shares = self.shares if training else self.evaluated
         groups = group_buffers(self.network, self.plan, self.layouts, shares, rank, np.dtype(np.float32), training)
         return pack([buffer for group in groups for buffer in group.declare()])[1]
 
@@ -81,23 +105,33 @@ class Footprint:
                    for name, _ in self.network.layers[index].tensors if name in TRAINED)
 
     def parameters(self, rank):
-        """Weights, gradients and momentum, and a slice on its way to or from a file (stored, in plain order and as received)."""
-        copies = 3 if self.training else 1
-        rows = max((prod(shape[1:]) for layer in self.network.layers for _, shape in layer.tensors), default=0)
-        return copies * self.weights(rank) * ITEM + 3 * max(SLICE, BLOCK * rows * ITEM)
+        """Weights, and gradients and momentum where they are trained."""
+        return (3 if self.training else 1) * self.weights(rank) * ITEM
 
-    def messages(self, rank):
-        """Buffers of all exchanges, both ways."""
+    def slices(self):
+        """A slice of a tensor on its way to a file: stored, in plain order and as received."""
+        rows = max((prod(shape[1:]) for layer in self.network.layers for _, shape in layer.tensors), default=0)
+        return 3 * max(SLICE, BLOCK * rows * ITEM)
+
+    def messages(self, rank, training):
+        """Buffers of all exchanges: those into a group, those back where they are others, and those at backward cuts."""
         total = 0
-        for group, shares in zip(self.plan.groups, self.shares):
+        for group, shares in zip(self.plan.groups, self.shares if training else self.evaluated):
             for source in shares[rank].held:
                 if PICTURE < source < group.start:
-                    owned, block = self.layouts[source], self.network.block(source)
-                    for dst, mine in ((s.held.get(source, NOTHING), owned[q]) for q, s in ((rank, shares[rank]),)):
-                        total += sum(_bytes(mine_box, block) for p, r in enumerate(owned) if p != rank and not (mine_box := dst & r).empty)
-                    total += sum(_bytes(box, block) for q, s in enumerate(shares)
-                                 if q != rank and not (box := owned[rank] & s.held.get(source, NOTHING)).empty)
-        return int(total * (1.5 if self.training else 1))
+                    whole = Region.whole(self.network.tensor_shape(source, self.plan.batch))
+                    held, back = ([getattr(s, name).get(source, NOTHING) & whole for s in shares] for name in ('held', 'gradient'))
+                    total += self.buffers(rank, source, held) + (self.buffers(rank, source, back) if training and back != held else 0)
+            for cut in group.cuts if training else ():
+                total += self.buffers(rank, cut, [s.gradient[cut] for s in shares])
+        return total
+
+    def buffers(self, rank, source, wanted):
+        """Bytes that a rank sends and receives when each rank wants a box of a tensor that others own."""
+        owned, block = self.layouts[source], self.network.block(source)
+        others = [q for q in range(self.plan.ranks) if q != rank]
+        boxes = [owned[rank] & wanted[q] for q in others] + [owned[q] & wanted[rank] for q in others]
+        return sum(_bytes(box, block) for box in boxes if not box.empty)
 
     def workspace(self, rank):
         """The largest scratch memory of a kernel, as the kernels tell it."""
@@ -111,9 +145,9 @@ class Footprint:
         return whole + own * self.machine.threads
 
     def pictures(self, rank):
-        """Tiles of the picture that the loader holds, twice while evaluating."""
+        """Tiles of the picture that a loader holds."""
         boxes = [shares[rank].held.get(PICTURE, NOTHING) for shares in self.shares]
-        return AHEAD * max(_bytes(box, self.network.shape[0]) for box in boxes) * (2 if self.training else 1)
+        return AHEAD * max(_bytes(box, self.network.shape[0]) for box in boxes)
 
 
 def _bytes(box, block):
