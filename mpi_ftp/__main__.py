@@ -19,6 +19,7 @@ VERBS = {
     'profile': ('profiling', 'measure the hosts and links at hand for better plans'),
     'convert': ('convert', 'pack labelled pictures into one HDF5 data set'),
     'anchors': ('anchors', 'find anchor boxes of a data set by k-means'),
+    'bench': ('bench', 'measure a training step, beside PyTorch'),
     'warmup': ('warmup', 'compile all kernels ahead, on every host'),
     'weights': ('convert_weights', 'list, cut off or convert Darknet weights, checkpoints and .npz files'),
 }

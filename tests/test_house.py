@@ -5,18 +5,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [set(floor.split()) for floor in (
-    '__init__ errors files chance limits',
+    '__init__ errors files chance torch_step limits',
     'region',
     'tile',
     'cfg layers',
     'network',
-    'geometry subtiles step_buffers memory curves buffers parameters layer_times link_times machine extents cost plan footprint search',
-    'comm exchange',
+    'geometry subtiles step_buffers memory curves buffers parameters layer_times link_times machine extents layer_cost message_cost cost plan ways space dynamic refine footprint budget search',
+    'comm exchange allreduce reduction',
     'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
     'planning plan_table plan_picture convert_weights session saving evaluate inference',
-    'train val detect forward show profiling convert anchors warmup',
+    'train val detect forward show profiling convert anchors warmup bench',
     '__main__',
 )]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
