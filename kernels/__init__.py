@@ -18,6 +18,7 @@ _HOME = {
     'elementwise': 'moments normalize_activate activate_backward_reduce activate_backward sgd ACTIVATIONS',
     'pooled': 'normalize_activate_maxpool maxpool_activate_backward_reduce maxpool_activate_backward',
     'pools': 'maxpool_forward maxpool_backward avgpool_forward avgpool_backward',
+    'statistics': 'fold_moments correct_moments',
     'copies': 'copy_channels add pack unpack pack_half unpack_half',
     'rearrange': 'upsample_forward upsample_backward reorg_forward reorg_backward dropout',
     'layout': 'BLOCK blocks to_blocked from_blocked pack_filters unpack_filters',

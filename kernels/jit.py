@@ -14,7 +14,7 @@ from .cache import DiskCache
 from .simd import Emitter, tile
 
 MODULES = ('naive naive_elementwise naive_pools native direct grouped winograd_loops elementwise pools naive_pooled pooled '
-           'copies rearrange image team').split()
+           'statistics copies rearrange image team').split()
 KERNELS = []                                # every Kernel and Native, in order of definition
 
 inline = njit(nogil=True)                   # a helper called by kernels; compiled with its caller

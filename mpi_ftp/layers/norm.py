@@ -39,10 +39,17 @@ class Finish:
 
     def __init__(self, layer, state, y, z, computed, owned, pool=1):
         self.layer, self.state, self.pool = layer, state, pool
-        self.part = rows(computed, state)
-        self.views = None if computed.empty or not state.present else (y[shrunk(computed, pool)], z[computed])
-        self.owned = None if owned.empty or not state.present else (z[owned], rows(owned, state))
-        self.channels = computed.shape[1]
+        self.views = self.owned = None
+        self.total, self.channels = np.zeros((2,) + state.coefficients), computed.shape[1]
+        if not state.present:
+            return
+        saved = saved_arrays(state)
+        if not computed.empty:
+            part = rows(computed, state)
+            self.views = y[shrunk(computed, pool)], z[computed], saved['scale'][part], saved['shift'][part]
+        if layer.normalize and not owned.empty:
+            part = rows(owned, state)
+            self.owned = z[owned], state.weights['mean'][part], part
 
     def __call__(self, again=False):
         """again: the moments are known."""
@@ -52,25 +59,20 @@ class Finish:
 
     def sums(self):
         """Sums of z and z² over owned pixels (float64), shifted by the running mean so that nothing cancels."""
-        sums = np.zeros((2,) + self.state.coefficients)
-        if self.owned:
-            z, part = self.owned
-            rolling = self.state.weights['mean'][part]
-            mine = np.zeros((2,) + rolling.shape)
-            kernels.moments(mine, z, rolling)
-            sums[:, part] = mine
-        return sums
+        if not self.owned:
+            self.total[...] = 0
+            return self.total
+        z, rolling, part = self.owned
+        return filled(self.total, part, kernels.moments, z, rolling)
 
     def settle(self, sums):
         """Mean and biased variance of the whole output from every rank's sums; the running statistics follow them."""
-        state = self.state
+        state, saved, weights = self.state, self.state.saved, self.state.weights
         if not state.present:
             return
         state.reduce(sums)
-        offset = sums[0] / state.pixels
-        mean, variance = state.weights['mean'] + offset, np.maximum(sums[1] / state.pixels - offset * offset, 0)
-        set_coefficients(state, mean, variance, state.weights['scale'], state.weights['bias'])
-        keep_statistics(state, mean, variance)
+        kernels.fold_moments(saved['scale'], saved['shift'], saved['mean'], saved['istd'], sums, weights['scale'], weights['bias'],
+                             weights['mean'], weights['variance'], state.pixels, KEEP, EPSILON)
 
     def apply(self):
         layer, state, weights = self.layer, self.state, self.state.weights
@@ -79,36 +81,43 @@ class Finish:
         if not layer.normalize:
             set_coefficients(state, bias=weights.get('bias'))
         elif not state.live:
-            set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'], EPSILON_RUNNING)
-        y, z = self.views
-        coefficients = state.saved['scale'][self.part], state.saved['shift'][self.part], layer.activation
+            set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'])
+        y, z, scale, shift = self.views
         if self.pool > 1:
-            kernels.normalize_activate_maxpool(y, z, *coefficients, self.pool)
+            kernels.normalize_activate_maxpool(y, z, scale, shift, layer.activation, self.pool)
         else:
-            kernels.normalize_activate(y, z, *coefficients)
+            kernels.normalize_activate(y, z, scale, shift, layer.activation)
         if layer.activation == 'logistic':
             clear_padded_lanes(y, self.channels)
 
 
-def keep_statistics(state, mean, variance):
-    unbiased = variance * (state.pixels / max(1, state.pixels - 1))
-    for name, value in (('mean', mean), ('variance', unbiased)):
-        kept = state.weights[name]
-        kept *= KEEP
-        kept += (1 - KEEP) * value
+def filled(total, part, kernel, *arguments):
+    """`total` with the sums that a kernel writes for the channel blocks `part`, and zeros for the others."""
+    if part == slice(0, total.shape[1]):
+        kernel(total, *arguments)
+        return total
+    total[...] = 0
+    mine = np.zeros((2,) + total[0, part].shape)
+    kernel(mine, *arguments)
+    total[:, part] = mine
+    return total
 
 
-def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None, epsilon=EPSILON):
-    """Fold norm and bias into z * scale + shift; the coefficients stay with the state for the backward pass."""
-    shape = state.coefficients
-    bias = np.zeros(shape) if bias is None else bias
-    if mean is None:
-        mean, istd, gamma = np.zeros(shape), np.ones(shape), 1.0
-    else:
-        istd = 1 / np.sqrt(np.asarray(variance, np.float64) + epsilon)
-    scale = gamma * istd
-    coefficients = {'mean': mean, 'istd': istd, 'scale': scale, 'shift': bias - mean * scale}
-    state.saved.update({name: np.ascontiguousarray(value, state.dtype) for name, value in coefficients.items()})
+def saved_arrays(state):
+    """The coefficients of each channel that stay with the state from forward to backward: made once, written in each step."""
+    for name in ('mean', 'istd', 'scale', 'shift', 'slope', 'level', 'zero'):
+        state.saved.setdefault(name, np.zeros(state.coefficients, state.dtype))
+    return state.saved
+
+
+def set_coefficients(state, mean=None, variance=None, gamma=None, bias=None):
+    """Fold norm by running statistics, and bias, into z * scale + shift."""
+    saved = state.saved
+    istd = 1.0 if mean is None else 1 / np.sqrt(np.asarray(variance, np.float64) + EPSILON_RUNNING)
+    scale, mean = istd if gamma is None else gamma * istd, 0.0 if mean is None else mean
+    shift = (0.0 if bias is None else bias) - mean * scale
+    for name, value in (('mean', mean), ('istd', istd), ('scale', scale), ('shift', shift)):
+        saved[name][...] = value
 
 
 class Unfinish:
@@ -123,9 +132,16 @@ class Unfinish:
         z = dy if z is None else z              # linear without norm: z does not matter and was not kept
         self.corrected = layer.normalize and state.live
         boxes = [(owned, True)] + [(box, False) for box in region.minus(owned)] if self.corrected else [(region, False)]
-        self.parts = [(dz[box], dy[shrunk(box, pool)], z[box], rows(box, state), corrected) for box, corrected in boxes if not box.empty]
-        self.whole = None if region.empty else (dy[shrunk(region, pool)], z[region], rows(region, state))
-        self.zero = np.zeros(state.coefficients, state.dtype)
+        self.total, self.parts, self.whole = np.zeros((2,) + state.coefficients), [], None
+        if state.present:
+            saved = saved_arrays(state)
+            for box, corrected in boxes:
+                if not box.empty:
+                    names = ('scale', 'shift', 'scale') + (('slope', 'level') if corrected else ('zero', 'zero'))
+                    self.parts.append((dz[box], dy[shrunk(box, pool)], z[box], *(saved[name][rows(box, state)] for name in names)))
+            if not region.empty:
+                part = rows(region, state)
+                self.whole = (part, dy[shrunk(region, pool)], z[region], *(saved[name][part] for name in ('scale', 'shift', 'mean', 'istd')))
         self.options = (layer.activation,) + (pool,) * (pool > 1)
 
     def __call__(self):
@@ -134,15 +150,11 @@ class Unfinish:
 
     def sums(self):
         """Sums over `region` (float64) of the gradient before the activation, plain and times the normalised z."""
-        state, sums = self.state, np.zeros((2,) + self.state.coefficients)
-        if self.whole and state.present:
-            dy, z, part = self.whole
-            saved = state.saved
-            mine = np.zeros((2,) + saved['scale'][part].shape)
-            reduce = kernels.maxpool_activate_backward_reduce if self.pool > 1 else kernels.activate_backward_reduce
-            reduce(mine, dy, z, saved['scale'][part], saved['shift'][part], saved['mean'][part], saved['istd'][part], *self.options)
-            sums[:, part] = mine
-        return sums
+        if not self.whole:
+            self.total[...] = 0
+            return self.total
+        reduce = kernels.maxpool_activate_backward_reduce if self.pool > 1 else kernels.activate_backward_reduce
+        return filled(self.total, self.whole[0], reduce, *self.whole[1:], *self.options)
 
     def settle(self, sums):
         """Gradients of gamma and beta; with live moments, what every owned pixel's dz is corrected by."""
@@ -154,15 +166,9 @@ class Unfinish:
                 state.grads[name] += total
         if self.corrected:
             state.reduce(sums)
-            weight = np.asarray(saved['scale'], np.float64) / state.pixels
-            slope = -weight * sums[1] * saved['istd']
-            saved['b'], saved['c'] = (np.ascontiguousarray(v, state.dtype) for v in (slope, -weight * sums[0] - slope * saved['mean']))
+            kernels.correct_moments(saved['slope'], saved['level'], sums, saved['scale'], saved['istd'], saved['mean'], state.pixels)
 
     def apply(self):
-        saved = self.state.saved
-        if not self.state.present:
-            return
         backward = kernels.maxpool_activate_backward if self.pool > 1 else kernels.activate_backward
-        for dz, dy, z, part, corrected in self.parts:
-            b, c = (saved['b'], saved['c']) if corrected else (self.zero, self.zero)
-            backward(dz, dy, z, saved['scale'][part], saved['shift'][part], saved['scale'][part], b[part], c[part], *self.options)
+        for views in self.parts:
+            backward(*views, *self.options)
