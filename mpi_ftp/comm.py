@@ -1,6 +1,6 @@
 """The only door to MPI. `world()` gives the ranks of this run; without a launcher one rank works alone, without an MPI library.
 
-What the rest of the program uses: rank, size, host, sums over ranks (blocking or not), small objects, prepared messages.
+What the rest of the program uses: rank, size, host, small sums over ranks, small objects, prepared messages.
 """
 import os
 import socket
@@ -49,16 +49,6 @@ def _python():
     return sys.executable
 
 
-class Finished:
-    """A communication that is over."""
-
-    def wait(self):
-        pass
-
-    def test(self):
-        return True
-
-
 class Alone:
     """One rank without MPI: every sum is its own term, nobody to talk to."""
     rank, size = 0, 1
@@ -68,9 +58,6 @@ class Alone:
 
     def sum(self, array):
         return array
-
-    def start_sum(self, array):
-        return Finished()
 
     def broadcast(self, value, root=0):
         return value
@@ -144,10 +131,6 @@ class World:
             self.comm.Allreduce(self.mpi.IN_PLACE, array)
         return array
 
-    def start_sum(self, array):
-        """Begin to add `array` over all ranks, in place; wait() before reading it."""
-        return Pending(self.comm.Iallreduce(self.mpi.IN_PLACE, array), array) if self.size > 1 else Finished()
-
     def broadcast(self, value, root=0):
         return self.comm.bcast(value, root)
 
@@ -219,33 +202,23 @@ class World:
             self.abort(code)
 
 
-class Pending:
-    """A sum under way; keeps its array alive, which mpi4py does not."""
-
-    def __init__(self, request, array):
-        self.request, self.array = request, array
-
-    def wait(self):
-        self.request.Wait()
-
-    def test(self):
-        return self.request.Test()
-
-
 class Messages:
     """Persistent requests, started together and completed together. Keeps its buffers alive."""
 
     def __init__(self, sends, receives, mpi=None, buffers=None):
         self.requests, self.mpi, self.buffers = receives + sends, mpi, buffers
 
+    @property
+    def bytes_sent(self):
+        return sum(a.nbytes for _, a in self.buffers[0]) if self.buffers else 0
+
     def start(self):
         if self.requests:
             self.mpi.Prequest.Startall(self.requests)
 
     def poll(self):
-        """Let the messages progress: MPI moves them only when it is called."""
-        if self.requests:
-            self.mpi.Request.Testall(self.requests)
+        """Let the messages progress, MPI moves them only when it is called; whether all are complete."""
+        return not self.requests or self.mpi.Request.Testall(self.requests)
 
     def wait(self):
         if self.requests:

@@ -11,6 +11,7 @@ from .layers.convolution import algorithms
 from .memory import Arena
 from .parameters import Parameters
 from .parted import PartedRun
+from .reduction import Reduction
 from .region import Layout, Region
 from .step_buffers import group_buffers
 from .subtiles import check
@@ -22,11 +23,13 @@ class Model:
 
     training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel between
     hosts ('always': within a host too, where parting the work costs more than the wait).
+    deterministic: sums of gradients do not depend on where ranks run; gradients: 'half' sends them in half precision.
     losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same cuts, to
     share its weights.
     """
 
-    def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None, parameters=None):
+    def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None, parameters=None,
+                 deterministic=False, gradients='float'):
         self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
         self.training, self.overlap, self.losses = training, overlap, losses or {}
         check(network, plan, training and not frozen)
@@ -34,6 +37,8 @@ class Model:
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
         self.tag, self.seeds, self.arrived, self.outputs, self.watched = 0, {}, set(), {}, None
         self.parameters = parameters or self._parameters()
+        if training:
+            self.reduction = Reduction(self.parameters.grads, self.parameters.buckets, deterministic, gradients == 'half')
         self.states = {layer.index: self._state(layer, training and not frozen) for layer in network.layers}
         buffers = group_buffers(network, plan, self.layouts, self.shares, comm.rank, self.dtype, training)
         self.arena = Arena([b for group in buffers for b in group.declare()])
@@ -131,8 +136,7 @@ class Model:
     def differentiated(self, index):
         """A layer's gradients are complete: begin sums that wait for it, let those under way progress."""
         if self.reducing:
-            self.parameters.reduce_after(index)
-            self.parameters.poll()
+            self.reduction.start_after(index)
 
     # a step
 

@@ -1,4 +1,4 @@
-"""The weights of one rank: one flat array each for weights, gradients and momentum, and sums of gradients over the ranks that share them.
+"""The weights of one rank: one flat array each for weights, gradients and momentum; which ranks share them.
 
 A filter bank is a tensor too: copied to the ranks that compute its channels, so its gradient is summed over exactly those.
 """
@@ -71,7 +71,6 @@ class Parameters:
                 rows = local_shape(layer, 'mean', channels[layer.index])
                 self.statistics[layer.index] = {'mean': np.zeros(rows, dtype), 'variance': np.zeros(rows, dtype)}
         self.buckets = self._buckets() if training else []
-        self.pending = []
 
     @property
     def nbytes(self):
@@ -158,22 +157,6 @@ class Parameters:
             if mine:
                 buckets.append((layers[-1], mine[0].first, mine[-1].last, self.comms[layers[0]]))
         return buckets
-
-    def reduce_after(self, layer):
-        """Begin to sum what is complete once `layer` has been differentiated; does not wait."""
-        for lowest, first, last, comm in self.buckets:
-            if lowest == layer:
-                self.pending.append(comm.start_sum(self.grads[first:last]))
-
-    def poll(self):
-        """Let the sums under way progress."""
-        for sum_ in self.pending:
-            sum_.test()
-
-    def wait(self):
-        for sum_ in self.pending:
-            sum_.wait()
-        self.pending.clear()
 
     def zero_gradients(self):
         self.grads[:] = 0

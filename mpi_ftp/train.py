@@ -157,7 +157,7 @@ class Trainer:
         # one sum tells all ranks the loss, its statistics, and whether any of them was asked to stop
         sums = self.world.sum(np.array([value] + [stats.get(name, 0.0) for name in STATS] + [self.signals.asked]))
         self.stop = sums[-1] > 0
-        model.parameters.wait()
+        model.reduction.wait()
         summed = time.perf_counter() - asked
         loss, rate = sums[0] / self.batch, self.rate(self.iteration)
         if not np.isfinite(loss):

@@ -79,7 +79,7 @@ def run(network, plan, comm, dtype=np.float64, steps=2, variance=0.0, **options)
         model.arena.memory.view(dtype)[:] = np.nan         # whatever a step reads, it must have written
         value = model.forward(picture(network, plan.batch, model.picture).astype(dtype), [None] * plan.batch, key=step)
         model.backward()
-        model.parameters.wait()
+        model.reduction.wait()
         values.append(float(comm.sum(np.array([value]))[0]))
         model.parameters.step(1e-4, .9, 1e-3)
     found = {}

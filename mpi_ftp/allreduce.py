@@ -1,0 +1,187 @@
+"""The sum of one flat array over the ranks of a communicator, in steps that wait for messages: first inside each host, then between hosts.
+
+A hop is a reduce-scatter and its all-gather by direct messages: every owner receives its part from all others, adds them in the order of
+ranks, and later sends the total back. It carries as many bytes as a ring and needs two rounds instead of 2 (p - 1): each round waits for
+somebody to call MPI. The order of adding does not depend on timing.
+
+    host A: ranks 0 1     hop 1: parts to the leaders of the host     hop 2: parts of these to their peers on other hosts
+    host B: ranks 2 3            0 <-> 1,  2 <-> 3                            0 <-> 2,  1 <-> 3,  and all the way back
+
+A host has as many leaders as the host with the fewest ranks. Knows ranks and hosts, not what is summed.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import kernels
+from .region import balanced
+
+LINE = 16                   # numbers: parts begin at whole cache lines
+HEADER = 2                  # half-precision numbers that hold the scale of a message
+
+
+def by_host(comm, flat=False):
+    """Tuples of the ranks of each host; all ranks in one tuple where `flat`: a sum in the order of ranks, wherever they run."""
+    hosts = {}
+    for rank in range(comm.size):
+        hosts.setdefault(None if flat else comm.host_names[rank], []).append(rank)
+    return tuple(map(tuple, hosts.values()))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The ranks that meet in a hop; how many of them, the first ones, own a part; whether no larger one follows anywhere."""
+    members: tuple
+    owners: int
+    outermost: bool
+
+
+def stages(hosts, rank):
+    """The hops that a rank takes part in, in order."""
+    mine = next(host for host in hosts if rank in host)
+    leaders = min(map(len, hosts))
+    found = [Stage(mine, leaders, len(hosts) == 1)] if len(mine) > 1 else []
+    place = mine.index(rank)
+    if len(hosts) > 1 and place < leaders:
+        found.append(Stage(tuple(host[place] for host in hosts), len(hosts), True))
+    return found
+
+
+class Hop:
+    """One stage for the array[first:last] of this rank. scratch: flat room for what the others send."""
+
+    def __init__(self, comm, stage, array, scratch, tag):
+        count = len(stage.members)
+        edges = balanced(array.size, stage.owners, LINE) + (array.size,) * (count - stage.owners)
+        self.parts = [array[a:b] for a, b in zip(edges, edges[1:])]
+        me = self.place = stage.members.index(comm.rank)
+        self.mine = self.parts[me]
+        others = [(i + me) % count for i in range(1, count)]       # nobody is everyone's first
+        send, into, total = self._buffers(scratch, others)
+
+        def addressed(buffers):
+            return [(stage.members[i], buffers[i]) for i in others if i in buffers]
+
+        self.collect = comm.messages(addressed(send), addressed(into), tag)
+        self.share = comm.messages(addressed(total), addressed(send), tag + 1)     # others' totals arrive where parts left from
+
+    def _buffers(self, scratch, others):
+        """{member: what it is sent}, {member: where its part arrives}, {member: the total for it}; nothing where a part is empty."""
+        size = self.mine.size
+        self.terms = {i: scratch[k * size:(k + 1) * size] for k, i in enumerate(sorted(others))} if size else {}
+        return {i: self.parts[i] for i in others if self.parts[i].size}, self.terms, dict.fromkeys(self.terms, self.mine)
+
+    def start_collect(self):
+        self.collect.start()
+
+    def add(self):
+        """This rank's part = the sum of all members', in their order."""
+        terms = [self.terms[i] for i in sorted(self.terms)]
+        before = terms[:self.place]
+        for term in before[1:]:
+            before[0] += term
+        for term in before[:1] + terms[self.place:]:
+            np.add(self.mine, term, out=self.mine)
+
+    def start_share(self):
+        self.share.start()
+
+    def finish_share(self):
+        """Totals lie in their places already."""
+
+
+class HalfHop(Hop):
+    """A hop whose messages are half as large: each carries its own power of two as a scale, and what rounding took away is
+    added to the same part of the next sum (error feedback)."""
+
+    def _buffers(self, scratch, others):
+        self.errors = [np.zeros_like(part) for part in self.parts]
+        self.out = {i: np.zeros(part.size + HEADER, np.uint16) for i, part in enumerate(self.parts) if part.size}
+        self.terms = {i: np.zeros(self.mine.size + HEADER, np.uint16) for i in others if self.mine.size}
+        return self.out, self.terms, {i: self.out[self.place] for i in self.terms}
+
+    def start_collect(self):
+        for i, buffer in self.out.items():
+            if i != self.place:
+                narrow(buffer, self.parts[i], self.errors[i])
+        self.collect.start()
+
+    def add(self):
+        for i in sorted(self.terms):
+            widen(self.mine, self.terms[i], add=True)
+
+    def start_share(self):
+        if self.place in self.out:
+            narrow(self.out[self.place], self.mine, self.errors[self.place])
+        self.share.start()
+
+    def finish_share(self):
+        for i, buffer in self.out.items():                       # its owner, too, goes on with what the others can know
+            widen(self.parts[i], buffer)
+
+
+def narrow(buffer, values, error):
+    """values + error in half precision, scaled so that the largest is near 2^14; `error` becomes what that loses."""
+    error += values
+    largest = float(np.abs(error).max())
+    scale = 2.0 ** min(100, 14 - np.frexp(largest)[1]) if 0 < largest < np.inf else 1.0
+    buffer[:HEADER].view(np.float32)[0] = scale
+    kernels.pack_half(buffer[HEADER:], line(error), scale)
+    kernels.unpack_half(line(error), buffer[HEADER:], True, -1 / scale)
+
+
+def widen(values, buffer, add=False):
+    kernels.unpack_half(line(values), buffer[HEADER:], add, 1 / float(buffer[:HEADER].view(np.float32)[0]))
+
+
+def line(flat):
+    """A flat array as the map that kernels take."""
+    return flat.reshape(1, 1, 1, flat.size, 1)
+
+
+def room(found, size):
+    """Numbers of scratch that a rank's hops need for an array of `size`, one hop after the other."""
+    most = 0
+    for stage in found:
+        part = -(-size // stage.owners // LINE) * LINE + LINE
+        most, size = max(most, (len(stage.members) - 1) * part), part
+    return most
+
+
+class Sum:
+    """An array's sum over a communicator, one round of messages after the other: start(), then advance() until it says True.
+
+    half: between hosts (inside the host where there is one) messages are half-precision.
+    """
+
+    def __init__(self, comm, found, array, scratch, tag, half=False):
+        self.hops = []
+        for stage in found:
+            hop = (HalfHop if half and stage.outermost else Hop)(comm, stage, array, scratch, tag + 2 * stage.outermost)
+            array = hop.mine
+            self.hops.append(hop)
+        self.rounds = [(hop.start_collect, hop.collect, hop.add) for hop in self.hops] + \
+                      [(hop.start_share, hop.share, hop.finish_share) for hop in reversed(self.hops)]
+        self.at = 0
+
+    @property
+    def bytes_sent(self):
+        return sum(messages.bytes_sent for _, messages, _ in self.rounds)
+
+    def start(self):
+        self.at = 0
+        self.rounds[0][0]()
+
+    def advance(self, block=False):
+        """Go on as far as the messages that have arrived allow, at least one round with `block`; whether the sum is complete."""
+        while self.at < len(self.rounds):
+            _, messages, finish = self.rounds[self.at]
+            if block:
+                messages.wait()
+            elif not messages.poll():
+                return False
+            finish()
+            self.at, block = self.at + 1, False
+            if self.at < len(self.rounds):
+                self.rounds[self.at][0]()
+        return True

@@ -1,0 +1,90 @@
+"""Gradients summed over the ranks that share them, while the backward pass goes on.
+
+Buckets in the order of the backward pass; a bucket is summed in pieces, a few of which are under way at a time. Nothing moves by itself:
+whoever computes calls poll() between layers. Everything is decided in the constructor.
+"""
+import time
+
+import numpy as np
+
+from .allreduce import Sum, by_host, room, stages
+
+PIECE = 1 << 19             # bytes that are summed at a time
+SLOTS = 6                   # pieces under way
+TAGS = 16000                # of the first piece; exchanges count from 1
+TURNS = 1000                # pieces before a tag comes back
+
+
+class Reduction:
+    """Sums of slices of the flat `grads`. buckets: [(layer, first, last, comm)] in backward order, complete once `layer` is differentiated.
+
+    deterministic: add in the order of ranks wherever they run, so that the bits do not depend on their hosts; half: see allreduce.
+    """
+
+    def __init__(self, grads, buckets, deterministic=False, half=False):
+        self.pieces, numbers = [], {}
+        rooms = [room(stages(by_host(comm, deterministic), comm.rank), min(last - first, PIECE // grads.itemsize)) for _, first, last, comm in buckets
+                 if comm.size > 1]
+        self.scratch = [np.empty(max(rooms), grads.dtype) for _ in range(SLOTS)] if rooms else []
+        for layer, first, last, comm in buckets:
+            if comm.size == 1:
+                continue
+            found = stages(by_host(comm, deterministic), comm.rank)
+            for start in range(first, last, PIECE // grads.itemsize):
+                array = grads[start:min(last, start + PIECE // grads.itemsize)]
+                number = numbers[comm] = numbers.get(comm, -1) + 1
+                tag = TAGS + number % TURNS * 8
+                self.pieces.append((layer, Sum(comm, found, array, self.scratch[len(self.pieces) % SLOTS], tag, half)))
+        self.ready = self.begun = 0             # pieces whose gradients are complete, and that were started
+        self.active = []                        # (number, Sum) under way, oldest first
+        self.seconds = self.waited = 0.0
+        self.since = None
+
+    @property
+    def bytes_sent(self):
+        """What this rank sends for all sums of a step."""
+        return sum(piece.bytes_sent for _, piece in self.pieces)
+
+    def start_after(self, layer):
+        """Begin what is complete once `layer` has been differentiated, as far as there is room; does not wait."""
+        while self.ready < len(self.pieces) and self.pieces[self.ready][0] >= layer:
+            self.ready += 1
+        self.poll()
+
+    def poll(self):
+        """Let the sums under way progress."""
+        self._advance()
+        self._begin()
+
+    def _begin(self):
+        while self.begun < self.ready and (not self.active or self.begun - self.active[0][0] < SLOTS):
+            if not self.active and self.since is None:
+                self.since = time.perf_counter()
+            piece = self.pieces[self.begun][1]
+            piece.start()
+            self.active.append((self.begun, piece))
+            self.begun += 1
+
+    def _advance(self):
+        if self.active:
+            self.active = [(number, piece) for number, piece in self.active if not piece.advance()]
+            if not self.active:
+                self.seconds += time.perf_counter() - self.since
+                self.since = None
+
+    def wait(self):
+        """Until all sums begun in this step are complete."""
+        if self.active or self.begun < self.ready:
+            asked = time.perf_counter()
+            self._begin()
+            while self.active:
+                self.active[0][1].advance(block=True)
+                self.poll()
+            self.waited += time.perf_counter() - asked
+        self.ready = self.begun = 0
+
+    def take_times(self):
+        """(seconds in which sums were under way, seconds of these spent waiting for them) since the last call."""
+        taken = self.seconds, self.waited
+        self.seconds = self.waited = 0.0
+        return taken

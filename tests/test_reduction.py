@@ -1,0 +1,99 @@
+"""Sums of gradients: right on any placement of ranks, the same bits on all of them, in half precision without drift."""
+import numpy as np
+import pytest
+
+from mpi_ftp import comm as comm_module
+from mpi_ftp import reduction
+from mpi_ftp.allreduce import Stage, by_host, room, stages
+from mpi_ftp.reduction import Reduction
+
+HOSTS = {'one': 'aaaaaa', 'each its own': 'abcdef', 'pairs': 'aabbcc', 'uneven': 'aaabcc', 'mixed': 'abacab'}
+
+
+class Placed:
+    """A communicator whose ranks are said to run on other hosts."""
+
+    def __init__(self, comm, hosts):
+        self.comm, self.rank, self.size, self.host_names = comm, comm.rank, comm.size, list(hosts[:comm.size])
+
+    def messages(self, *args):
+        return self.comm.messages(*args)
+
+
+def test_stages():
+    assert by_host(Placed(comm_module.Alone(), 'a')) == ((0,),)
+    hosts = ((0, 1, 2), (3,), (4, 5))
+    assert stages(hosts, 0) == [Stage((0, 1, 2), 1, False), Stage((0, 3, 4), 3, True)]
+    assert stages(hosts, 3) == [Stage((0, 3, 4), 3, True)] and stages(hosts, 5) == [Stage((4, 5), 1, False)]
+    assert stages(((0, 2), (1, 3)), 3) == [Stage((1, 3), 2, False), Stage((2, 3), 2, True)]
+    assert stages(((0, 1),), 1) == [Stage((0, 1), 2, True)]
+    assert room(stages(hosts, 0), 1000) >= 2000                  # the leader receives all from two others
+
+
+def numbers(rank, size, dtype, step=0):
+    return np.random.default_rng([rank, step]).standard_normal(size).astype(dtype)
+
+
+def reduce(comm, hosts, sizes, dtype, monkeypatch, steps=1, polls=True, **options):
+    """Sums of `steps` steps of buckets of such sizes; layer numbers fall as in a backward pass."""
+    monkeypatch.setattr(reduction, 'PIECE', 400 * np.dtype(dtype).itemsize)
+    grads, placed = np.empty(sum(sizes), dtype), Placed(comm, hosts)
+    edges = np.cumsum([0, *sizes])[::-1]
+    buckets = [(2 * k, edges[i + 1], edges[i], placed) for i, k in enumerate(reversed(range(len(sizes))))]
+    sums, found = Reduction(grads, buckets, **options), []
+    for step in range(steps):
+        grads[:] = numbers(comm.rank, grads.size, dtype, step)
+        for layer in reversed(range(2 * len(sizes))):
+            if polls:
+                sums.start_after(layer)
+        if not polls:
+            sums.start_after(0)
+        sums.wait()
+        found.append(grads.copy())
+    return found, sums
+
+
+@pytest.mark.mpi(1, 2, 3, 4, 6)
+@pytest.mark.parametrize('hosts', HOSTS)
+def test_sums_are_right_and_the_same_everywhere(hosts, monkeypatch):
+    comm = comm_module.world()
+    for polls in (True, False):
+        found, _ = reduce(comm, HOSTS[hosts], (1, 5000, 16, 401), np.float64, monkeypatch, steps=3, polls=polls)
+        for step, total in enumerate(found):
+            truth = sum(numbers(rank, total.size, np.float64, step) for rank in range(comm.size))
+            np.testing.assert_allclose(total, truth, rtol=0, atol=1e-14)
+            assert len(set(comm.broadcast(comm.gather(total.tobytes())))) == 1
+
+
+@pytest.mark.mpi(2, 3, 4, 6)
+def test_deterministic_sums_do_not_depend_on_hosts(monkeypatch):
+    comm = comm_module.world()
+    truth = numbers(0, 1500, np.float32)
+    for rank in range(1, comm.size):
+        truth = truth + numbers(rank, 1500, np.float32)
+    for hosts in HOSTS.values():
+        (total,), _ = reduce(comm, hosts, (1500,), np.float32, monkeypatch, deterministic=True)
+        np.testing.assert_array_equal(total, truth)
+
+
+@pytest.mark.mpi(2, 3, 6)
+@pytest.mark.parametrize('hosts', ['one', 'each its own', 'pairs'])
+def test_half_precision_loses_nothing_for_good(hosts, monkeypatch):
+    """One sum is off by 2^-11 of the largest number; the sum over steps stays as near as that."""
+    comm, steps = comm_module.world(), 30
+    found, sums = reduce(comm, HOSTS[hosts], (1000, 77), np.float32, monkeypatch, steps=steps, half=True)
+    assert len(set(comm.broadcast(comm.gather(found[-1].tobytes())))) == 1
+    truth = [sum(numbers(rank, 1077, np.float64, step) for rank in range(comm.size)) for step in range(steps)]
+    bound = 2 * 2 ** -11 * np.abs(truth).max() * comm.size
+    assert 0 < np.abs(found[0] - truth[0]).max() < bound
+    assert np.abs(np.sum(found, 0, np.float64) - np.sum(truth, 0)).max() < bound
+    if hosts == 'each its own':
+        assert sums.bytes_sent < .55 * reduce(comm, HOSTS[hosts], (1000, 77), np.float32, monkeypatch)[1].bytes_sent
+
+
+@pytest.mark.mpi(2)
+def test_times_are_told_once(monkeypatch):
+    comm = comm_module.world()
+    _, sums = reduce(comm, 'ab', (5000,), np.float32, monkeypatch)
+    under_way, waited = sums.take_times()
+    assert 0 < waited <= under_way and sums.take_times() == (0, 0)
