@@ -4,36 +4,87 @@ import pytest
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp.cost import CostModel
-from mpi_ftp.extents import Extents
+from mpi_ftp.extents import Extents, cells
 from mpi_ftp.plan import GroupPlan, Plan, by_hand, per_layer
-from mpi_ftp.region import balanced
+from mpi_ftp.region import Region, balanced
 
 
 def boxes(regions):
     return [[list(pair) for pair in zip(r.lo, r.hi)] if not r.empty else [[0, 0]] * 4 for r in regions]
 
 
+def of_ranks(axes, parts, row, ranks):
+    """Boxes of every rank from one row of intervals along each axis."""
+    found = np.zeros((ranks, 4, 2), int)
+    for axis, places in enumerate(cells(parts)):
+        found[:len(places), axis] = axes[axis][:, row, places].T
+    found[(found[:, :, 1] <= found[:, :, 0]).any(1)] = 0
+    return found.tolist()
+
+
+EDGES = {
+    'grid': lambda n, c, h, w: ((0, n), (0, c), balanced(h, 3), balanced(w, 2)),
+    'uneven': lambda n, c, h, w: ((0, n), (0, c), (0, 1, h), (0, w // 3, w - 1, w)),
+    'filters': lambda n, c, h, w: ((0, n), balanced(c, 2, 16), (0, h), (0, w)),
+    'samples': lambda n, c, h, w: (balanced(n, 3), (0, c), (0, h), (0, w)),
+    'hybrid': lambda n, c, h, w: (balanced(n, 2), (0, c), balanced(h, 3), (0, w)),
+}
+
+
 @pytest.mark.parametrize('name', ['tiny-yolo', 'residual', 'upsample', 'deep', 'strided', 'pads'])
-@pytest.mark.parametrize('cut', ['grid', 'filters', 'samples'])
+@pytest.mark.parametrize('cut', EDGES)
 def test_extents_are_every_ranks_share(tmp_path, name, cut):
-    """Axis by axis or rank by rank, the same boxes; on sizes that do not divide, with an idle rank."""
+    """All groups at once, axis by axis, or rank by rank: the same boxes; on sizes that do not divide, with an idle rank. Where a rank owns nothing
+    of an inner layer that others share, not less."""
     network, ranks, batch = network_of(tmp_path, name, 44 if name == 'upsample' else 45, 52), 7, 3
-    for stop in range(1, len(network) + 1):
-        n, c, h, w = network.tensor_shape(stop - 1, batch)
-        edges = {'grid': ((0, n), (0, c), balanced(h, 3), balanced(w, 2)), 'filters': ((0, n), balanced(c, 2, 16), (0, h), (0, w)),
-                 'samples': (balanced(n, 3), (0, c), (0, h), (0, w))}[cut]
+    stops = [stop for stop in range(1, len(network) + 1) if cut != 'filters' or network.layers[stop - 1].out_shape[0] > 16]
+    edges = {stop: EDGES[cut](*network.tensor_shape(stop - 1, batch)) for stop in stops}
+    extents = Extents(network, stops, list(edges.values()), batch)
+    for row, stop in enumerate(stops):
         start = max(0, stop - 3)
         if cut == 'filters' and any(getattr(layer, 'groups', 1) > 1 for layer in network.layers[start:stop]):
             continue
         before = [GroupPlan(i, i + 1, tuple((0, m) for m in network.tensor_shape(i, batch))) for i in range(start)]
-        plan = Plan(ranks, batch, (*before, GroupPlan(start, stop, edges)))
-        layouts, extents = plan.layouts(network), Extents(network, stop, edges, batch, ranks)
+        plan = Plan(ranks, batch, (*before, GroupPlan(start, stop, edges[stop])))
+        layouts, alone = plan.layouts(network), Extents(network, [stop], [edges[stop]], batch, start=start)
         shares = [plan.share(network, layouts, plan.groups[-1], rank) for rank in range(ranks)]
         for index in range(start, stop):
             for field in ('computed', 'differentiated', 'owned'):
-                assert getattr(extents, field)[index].tolist() == boxes([getattr(s, field)[index] for s in shares]), (index, field)
+                wanted = boxes([getattr(s, field)[index] for s in shares])
+                found = of_ranks(getattr(extents, field)[index], extents.parts, row, ranks)
+                assert of_ranks(getattr(alone, field)[index], extents.parts, 0, ranks) == found, (index, field)
+                if all(s.owned[i].empty == s.owned[stop - 1].empty for s in shares for i in range(start, stop)):
+                    assert found == wanted, (index, field)
+                else:
+                    assert all(a <= c and b >= d for have, want in zip(found, wanted) for (a, b), (c, d) in zip(have, want) if any(map(any, want))), (index, field)
         for source in {s for i in range(start, stop) for s in network.layers[i].inputs if s < start}:
-            assert extents.held(start, source).tolist() == boxes([s.held[source] for s in shares])
+            if all(s.owned[i].empty == s.owned[stop - 1].empty for s in shares for i in range(start, stop)):
+                assert of_ranks(extents.held(start, source), extents.parts, row, ranks) == boxes([s.held[source] for s in shares])
+
+
+def test_extents_with_backward_cuts(tmp_path):
+    network = network_of(tmp_path, 'deep', 45, 52)
+    edges = EDGES['grid'](*network.tensor_shape(6, 1))
+    plan = Plan(6, 1, (GroupPlan(0, 7, edges, (2, 4)),))
+    extents = Extents(network, [7], [edges], 1, cuts=(2, 4))
+    for index in range(7):
+        wanted = boxes([plan.share(network, plan.layouts(network), plan.groups[0], rank).differentiated[index] for rank in range(6)])
+        assert of_ranks(extents.differentiated[index], extents.parts, 0, 6) == wanted
+
+
+@pytest.mark.parametrize('cut', [EDGES[name] for name in ('grid', 'samples', 'hybrid')])
+def test_messages_are_what_ranks_hold_and_do_not_own(tmp_path, cut):
+    """From a cut along rows and columns into another kind: counted box by box."""
+    network = network_of(tmp_path, 'tiny-yolo', 45, 52)
+    first = GroupPlan(0, 2, EDGES['grid'](*network.tensor_shape(1, 3)))
+    plan = Plan(7, 3, (first, GroupPlan(2, 5, cut(*network.tensor_shape(4, 3))), GroupPlan(5, 10, tuple((0, m) for m in network.tensor_shape(9, 3)))))
+    row = CostModel(network, made_up_machine(7), 3, 7).price(plan).groups[1]
+    layouts = plan.layouts(network)
+    held = [plan.share(network, layouts, plan.groups[1], rank).held[1] & Region.whole(network.tensor_shape(1, 3)) for rank in range(7)]
+    came = [box.size - (box & mine).size for box, mine in zip(held, layouts[1])]
+    assert row['halo_bytes'] == 4 * max(came)
+    busy = came.index(max(came))
+    assert row['messages'] == sum(not (held[busy] & mine).empty for rank, mine in enumerate(layouts[1]) if rank != busy)
 
 
 def test_one_rank_costs_the_sum_of_its_layers(tmp_path):

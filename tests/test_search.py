@@ -2,6 +2,7 @@
 import time
 from dataclasses import replace
 from itertools import pairwise, product
+from math import prod
 
 import pytest
 from core import compare_with_one_rank
@@ -9,45 +10,60 @@ from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp.cost import CostModel
+from mpi_ftp.dynamic import Search, searches_of
 from mpi_ftp.errors import MemoryRefused, PlanError
 from mpi_ftp.footprint import Footprint
 from mpi_ftp.plan import GroupPlan, Plan, by_hand
-from mpi_ftp.search import GridSearch, all_grids, find_plan
+from mpi_ftp.search import fastest, find_plan
+from mpi_ftp.space import Space
+from mpi_ftp.ways import Way, main_ways, sized, stripped
 
 LINKS = {'quick': (1e-6, 1e9), 'slow': (1e-3, 1e7), 'far': (2e-2, 1e8)}
 
 
 def every_plan(search, count):
-    """All groupings with all layouts of each group."""
+    """All groupings with all ways to cut each group."""
     for mask in product((False, True), repeat=count - 1):
-        cuts = [0, *(i + 1 for i, cut in enumerate(mask) if cut), count]
-        spans = list(pairwise(cuts))
-        for kinds in product(*(search.kinds(*span) for span in spans)):
-            yield spans, kinds
+        spans = list(pairwise([0, *(i + 1 for i, cut in enumerate(mask) if cut), count]))
+        for ways in product(*([way for way in search.ways if stop in range_of(search, way, start)] for start, stop in spans)):
+            yield spans, ways
+
+
+def range_of(search, way, start):
+    ends = search.ends(way, start, float('inf'))
+    return search.space.table(way).stops[ends].tolist()
+
+
+def seconds_of(search, spans, ways):
+    """By the tables, group by group."""
+    total, before = 0.0, None
+    for (start, stop), way in zip(spans, ways):
+        steps = search.space.steps(start, way, before, search.ends(way, start, float('inf')))
+        total, before = total + search.step(steps)[0][steps.stops.tolist().index(stop)], way
+    return total
 
 
 @pytest.mark.parametrize('link', LINKS)
-@pytest.mark.parametrize('ranks, batch', [(2, 1), (4, 2)])
-def test_equals_brute_force(tmp_path, link, ranks, batch):
+@pytest.mark.parametrize('ranks, batch, main, speeds', [(2, 1, (1, 1, 2, 1), (1, 1)), (4, 2, (1, 1, 2, 2), (1, 1, 1, 1)), (4, 2, (2, 1, 2, 1), (1, 1, 1, 1)),
+                                                        (2, 1, (1, 1, 1, 2), (1, 3)), (3, 1, (1, 1, 3, 1), (1, 1, 2))])
+def test_equals_brute_force(tmp_path, link, ranks, batch, main, speeds):
+    """Also with parts sized by speed."""
     network = network_of(tmp_path, 'strided', 90, 120)
-    model = CostModel(network, made_up_machine(ranks, LINKS[link]), batch, ranks)
-    search = GridSearch(model, (2, ranks // 2))
+    model = CostModel(network, made_up_machine(ranks, LINKS[link], speeds=speeds), batch, ranks)
+    tails = [sized(Way(parts), speeds) for parts in ((1, 1, 1, 1), (batch, 1, 1, 1), (1, ranks, 1, 1))]
+    search = Search(Space(model), sized(Way(main), speeds), tails)
     least, cheapest = float('inf'), float('inf')
-    for spans, kinds in every_plan(search, len(network)):
-        total, before = 0.0, 'picture'
-        for (start, stop), kind in zip(spans, kinds):
-            total, before = total + search.step(start, stop, kind, before, 0.0)[0], kind
+    for spans, ways in every_plan(search, len(network)):
+        total = seconds_of(search, spans, ways)
         least = min(least, total)
-        if total < 1.3 * least:
-            plan = Plan(ranks, batch, tuple(GroupPlan(*span, search.edges(span[1], kind)) for span, kind in zip(spans, kinds)))
+        if total < 1.1 * least:
+            plan = Plan(ranks, batch, tuple(GroupPlan(*span, stripped(search.space.edges(way, span[1]))) for span, way in zip(spans, ways)))
             cheapest = min(cheapest, model.price(plan).seconds)
-    seconds, plan, _ = search.best(0.0)
-    total, before = 0.0, 'picture'
-    for group in plan.groups:
-        kind = next(k for k in search.kinds(group.start, group.stop) if search.edges(group.stop, k) == group.edges)
-        total, before = total + search.step(group.start, group.stop, kind, before, 0.0)[0], kind
-    assert total == pytest.approx(least)
-    assert seconds <= cheapest * 1.02                       # sums of gradients overlap, which no single group can know
+    seconds, plan = search.best()
+    assert seconds == pytest.approx(least)
+    assert model.price(plan).seconds <= cheapest * 1.02     # sums of gradients overlap, which no single group can know
+    bounded, same = Search(Space(model), sized(Way(main), speeds), tails).best(bound=least * 1.02)
+    assert bounded == pytest.approx(least) and same == plan
 
 
 def test_slow_links_make_larger_groups(tmp_path):
@@ -74,10 +90,10 @@ def test_what_makes_no_plan_is_refused(tmp_path, wrong):
 
 
 @pytest.mark.parametrize('ranks', range(1, 8))
-def test_every_number_of_ranks_has_a_grid(tmp_path, ranks):
+def test_every_number_of_ranks_has_a_way(tmp_path, ranks):
     network = network_of(tmp_path)
-    grids = all_grids(network, ranks)
-    assert grids and all(r * c <= ranks for r, c in grids) and (max(r * c for r, c in grids) == ranks)
+    ways = main_ways(network, ranks, 2)
+    assert max(prod(way.parts) for way in ways) == ranks
     plan = find_plan(network, ranks, 1, made_up_machine(ranks))
     assert plan.groups[0].start == 0 and plan.groups[-1].stop == len(network) and all(a.stop == b.start for a, b in pairwise(plan.groups))
 
@@ -103,11 +119,16 @@ def test_the_budget_of_a_refusal_is_enough(tmp_path):
     assert find_plan(network, 2, 1, machine, memory=enough).predicted['bytes'] <= enough
 
 
-def test_sixty_four_ranks_in_seconds(tmp_path):
+def test_many_ranks_are_priced_in_few_arrays(tmp_path):
+    """What bounds leave of all groups; seconds say little on a busy machine."""
     network = network_of(tmp_path, 'tiny-yolo', 320, 320)
-    begun = time.process_time()
-    plan = find_plan(network, 64, 4, made_up_machine(64))
-    assert time.process_time() - begun < 10 and len(plan.groups) > 1
+    spans = len(network) * (len(network) + 1) // 2
+    for ranks in 64, 256:
+        searches = searches_of(CostModel(network, made_up_machine(ranks), 4, ranks), None, 'auto', 'auto', 'auto')
+        begun = time.process_time()
+        plan, search = fastest(searches)
+        assert len(plan.groups) > 1 and time.process_time() - begun < 20
+        assert search.space.priced < len(searches) * len(search.ways) ** 2 * spans / 2
 
 
 @pytest.mark.mpi(2, 3, 4, 6, timeout=180)

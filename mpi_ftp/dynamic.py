@@ -1,0 +1,169 @@
+"""Dynamic programming over cut points: a state is (layers done, how the last output is cut), a step is one group.
+
+One Search for each way to cut large maps; with it go a few ways for small maps and many weights.
+"""
+from itertools import pairwise
+
+import numpy as np
+
+from .errors import PlanError
+from .plan import GroupPlan, Plan, per_layer, split_small
+from .space import WHOLE, Space
+from .ways import Way, main_ways, sized, stripped, tail_ways
+
+LAYOUTS = 'auto', 'spatial', 'samples', 'tail'
+CERTAIN = 0.98              # of a layer's time alone: in a group its cuts are carried over, and may fall a row better
+FUSED_FILTERS = 3           # layers of a group that is cut along filters: a convolution and what does not mix channels
+
+
+class Search:
+    """Dynamic programming for one way to cut large maps, `tails` for the others.
+
+    starts: first layers of the groups where they are prescribed, or None; by_hand: every map that is large enough is cut as `main`.
+    """
+
+    def __init__(self, space, main, tails, starts=None, recompute='auto', by_hand=False, layout='auto'):
+        self.space, self.model, self.network, self.main = space, space.model, space.network, main
+        self.ways = [way for way in dict.fromkeys([main, *tails]) if space.table(way)]
+        self.starts, self.recompute, self.by_hand, self.layout = starts, recompute, by_hand, layout
+        self.following = {a: b for a, b in pairwise([*starts, len(self.network)])} if starts else None
+        self.rest = self.least()
+
+    def least(self):
+        """Seconds that layers [i, end) take at least, at i: no group computes them faster than its fastest way does alone."""
+        count, inf = len(self.network), np.inf
+        found = np.full((len(self.ways), count + 1), inf)
+        for row, way in enumerate(self.ways):
+            table = self.space.table(way)
+            for k, stop in enumerate(table.stops.tolist()):
+                found[row, stop - 1] = self.space.inner(way, stop - 1, slice(k, k + 1))[0]
+        alone = np.where(np.isfinite(found.min(0)), found.min(0), 0.0) * CERTAIN
+        return alone[::-1].cumsum()[::-1]
+
+    def ends(self, way, start, cap):
+        """The rows of a way's table whose groups may begin at `start`, in a plan that takes less than `cap` seconds."""
+        table, count = self.space.table(way), len(self.network)
+        first = int(np.searchsorted(table.stops, start, 'right'))
+        last = len(table.stops)
+        if way.filters:
+            last = int(np.searchsorted(table.stops, self.filters_until(start), 'right'))
+        if self.following:
+            stop = self.following.get(start, count + 1)
+            first, last = max(first, int(np.searchsorted(table.stops, stop))), min(last, int(np.searchsorted(table.stops, stop, 'right')))
+        if first < last:
+            seconds = self.space.inner(way, start, slice(first, last)) + self.rest[0] - self.rest[start] + self.rest[table.stops[first:last]]
+            below = np.flatnonzero(seconds < cap)
+            last = first + int(below[-1]) + 1 if len(below) else first
+        return slice(first, last)
+
+    def filters_until(self, start):
+        """The last stop of a group from `start` that may be cut along filters."""
+        layers = self.network.layers
+        if not layers[start].tensors or getattr(layers[start], 'groups', 1) > 1:
+            return start
+        stop = start + 1
+        while stop < min(len(layers), start + FUSED_FILTERS) and layers[stop].kind in ('maxpool', 'dropout', 'avgpool'):
+            stop += 1
+        return stop
+
+    def allowed(self, way, stops):
+        """Which ends may be cut so: where a way was chosen by hand, others are for what is too small for it."""
+        if way == self.main or not self.by_hand:
+            return np.ones(len(stops), bool)
+        mains = self.space.table(self.main).edges if self.main in self.ways else {}
+        return np.array([stop not in mains and way == self.fallback(stop) for stop in stops.tolist()], bool) if self.layout != 'tail' else np.ones(len(stops), bool)
+
+    def fallback(self, stop):
+        """The way to cut by hand what is too small for the main one: the first that can."""
+        return next(way for way in self.ways if way != self.main and stop in self.space.table(way).edges)
+
+    def best(self, price=0.0, limit=float('inf'), bound=float('inf'), cap=float('inf')):
+        """(seconds by the tables, Plan) of the cheapest plan when a byte of tape costs `price` seconds and no group recomputes more than `limit` bytes.
+        None where there is none below `bound`; `cap`: seconds without that price that no plan of interest exceeds."""
+        count, cap = len(self.network), min(cap, bound) if not price else cap
+        value = {way: np.full(count + 1, np.inf) for way in self.ways}
+        back = {way: [None] * (count + 1) for way in self.ways}
+        for start in range(count):
+            befores = [way for way in self.ways if value[way][start] + self.rest[start] < bound] if start else [None]
+            for way in self.ways if befores else ():
+                ends = self.ends(way, start, cap)
+                for before in befores if ends.start < ends.stop else ():
+                    if self.layout != 'tail' or before != WHOLE or way == WHOLE:        # a tail on one rank stays there
+                        self.relax(value, back, start, before, way, ends, price, limit)
+        end = min(self.ways, key=lambda way: value[way][count])
+        if not value[end][count] < bound:
+            return None
+        groups, way, stop = [], end, count
+        while stop:
+            start, before, again = back[way][stop]
+            groups.append(GroupPlan(start, stop, stripped(self.space.table(way).edges[stop]), (), again))
+            way, stop = before, start
+        return float(value[end][count]), Plan(self.model.ranks, self.model.batch, tuple(reversed(groups)))
+
+    def relax(self, value, back, start, before, way, ends, price, limit):
+        """Lower the values at all ends that groups from `start` reach."""
+        reached, steps = value[before][start] if start else 0.0, self.space.steps(start, way, before, ends)
+        total, again = self.step(steps, price, limit)
+        total = np.where(self.allowed(way, steps.stops), reached + total, np.inf)
+        if self.following:
+            total[steps.stops != self.following[start]] = np.inf
+        known = value[way][steps.stops]
+        for k in np.flatnonzero(total < known).tolist():
+            back[way][steps.stops[k]] = start, before, bool(again[k])
+        value[way][steps.stops] = np.minimum(known, total)
+
+    def step(self, steps, price=0.0, limit=float('inf')):
+        """(seconds with the price of bytes, whether to recompute) of groups."""
+        kept = steps.seconds + price * (steps.tape + steps.held)
+        if self.recompute == 'none':
+            return kept, np.zeros(len(kept), bool)
+        again = np.where(steps.tape <= limit, steps.seconds + steps.again + price * steps.held, np.inf)
+        if self.recompute == 'all':
+            return again, np.ones(len(kept), bool)
+        return np.minimum(kept, again), again < kept
+
+
+def searches_of(model, grid, groups, recompute, layout):
+    """A Search for every way to cut large maps that may be chosen. Raises PlanError."""
+    network, ranks, batch = model.network, model.ranks, model.batch
+    if layout not in LAYOUTS:
+        raise PlanError(f'layout={layout!r}: expected one of {", ".join(LAYOUTS)}')
+    space, speeds = Space(model), model.machine.speeds
+    samples = Way((min(batch, ranks), 1, 1, 1))
+    mains = [Way((1, 1) + checked(grid, ranks))] if grid else [samples] if layout == 'samples' else main_ways(network, ranks, batch)
+    if layout in ('spatial', 'tail') or not isinstance(groups, str) or groups != 'auto':
+        mains = [way for way in mains if way.parts[0] == 1 or layout == 'samples'] or [WHOLE]
+    tails = {'auto': tail_ways(ranks, batch), 'spatial': [WHOLE], 'tail': [WHOLE], 'samples': [WHOLE]}[layout]
+    tails = [sized(way, speeds) for way in tails]
+    found = []
+    for way in mains:
+        starts = first_layers(network, groups, way.grid)
+        found.append(Search(space, sized(way, speeds), tails, starts, recompute, bool(grid) or layout != 'auto', layout))
+    return found
+
+
+def first_layers(network, groups, grid):
+    """First layers of the groups where they are prescribed, else None. Raises PlanError."""
+    if isinstance(groups, str):
+        if groups not in ('auto', 'per-layer', 'fused'):
+            raise PlanError(f'groups={groups!r}: expected auto, per-layer, fused or first layers')
+        if groups == 'auto':
+            return None
+        groups = per_layer(network) if groups == 'per-layer' else [0]
+    wrong = [s for s in groups if not 0 <= s < len(network)]
+    if wrong:
+        raise PlanError(f'group or cut at layer {wrong[0]}: expected a layer from 0 to {len(network) - 1}')
+    return split_small(network, sorted({0, *groups}), grid)
+
+
+def checked_cuts(network, cuts):
+    wrong = [c for c in cuts or () if not isinstance(cuts, str) and not 0 <= c < len(network)]
+    if wrong:
+        raise PlanError(f'backward cut at layer {wrong[0]}: expected a layer from 0 to {len(network) - 1}')
+
+
+def checked(grid, ranks):
+    rows, columns = grid
+    if rows < 1 or columns < 1 or rows * columns > ranks:
+        raise PlanError(f'grid {rows}x{columns} needs {rows * columns} ranks, there are {ranks}')
+    return rows, columns

@@ -1,0 +1,120 @@
+"""What the layers inside groups cost: seconds of every pass on the slowest rank, seconds of sums over ranks, bytes kept for the backward pass.
+
+Works on Extents, for many groups at once; knows no messages between groups.
+"""
+from math import prod
+
+import numpy as np
+
+from .buffers import Needs
+from .extents import cells, lengths, most
+from .network import PICTURE
+
+ITEM = 4                    # bytes of a number
+AGAIN = 2 / 3               # of a layer's finish: the moments are known
+BACKWARD = 'unfinish', 'backward_data', 'backward_weights'
+SUMMED = 'forward', 'backward', 'norm_sums', 'again', 'weights', 'held', 'tape'
+
+
+class LayerCosts:
+    """Prices layers of one network for `ranks` ranks of a Machine. frozen: batch norm needs no sums; training: not only a forward pass."""
+
+    def __init__(self, network, machine, ranks, frozen=False, training=True):
+        self.network, self.machine, self.ranks, self.frozen, self.training = network, machine, ranks, frozen, training
+        self.pace = np.resize(np.array(machine.speeds, float), ranks) * machine.slowdown
+        self.even = len(set(self.pace.tolist())) == 1
+        self.one_host = len(set(machine.hosts)) == 1
+        self.curves = {}
+        self.counts = {layer.index: sum(prod(shape) for name, shape in layer.tensors if name not in ('mean', 'variance')) for layer in network.layers}
+
+    def sums(self, extents):
+        """{part: of layers [start, stop), an array (rows, starts)}: seconds forward, backward, of norm_sums, to compute `again` and for `weights`
+        (their sums and steps); bytes of weights `held` and of `tape`. Beside them, not summed, what messages can hide behind: `ahead`, `behind`."""
+        found = {part: np.zeros((len(extents.stops), len(self.network) + 1)) for part in (*SUMMED, 'ahead', 'behind')}
+        wanted = {}
+        for index in reversed(range(extents.start, max(extents.stops))):
+            live = extents.stops > index
+            for part, value in self.layer(extents, self.network.layers[index], wanted).items():
+                found[part][:, index] = np.where(live, value, 0.0)
+        for part in SUMMED:
+            found[part] = found[part][:, ::-1].cumsum(1)[:, ::-1]
+        return found
+
+    def layer(self, extents, layer, wanted):
+        """{part: arrays (rows,)} of one layer. wanted: {later layer: rows in which a recomputation needs its z}."""
+        index, forward = layer.index, self.sides(extents.computed[layer.index])
+        found = {'forward': self.slowest(self.passes(layer, forward, ('forward', 'finish')) + self.machine.call)}
+        found['held'], ranks = self.held_weights(extents, layer)
+        if self.training:
+            first = all(source == PICTURE for source in layer.inputs)
+            back = self.sides(extents.differentiated[index])
+            passes = self.passes(layer, back, BACKWARD if not first else ('unfinish', 'backward_weights'))
+            found['backward'] = self.slowest(passes + 2 * self.machine.call + self.additions(layer, extents))
+            if layer.normalize and not self.frozen and self.ranks > 1:
+                found['norm_sums'] = 2 * self.machine.sum_seconds(layer.out_shape[0] * 16)
+            found['again'] = self.again(layer, extents, forward, wanted)
+            if layer.tensors:
+                bucket = self.machine.sum_seconds(float(found['held'].max()) * ITEM, ranks)
+                found['weights'] = self.update(found['held']) + (1.0 if self.one_host else 0.5) * bucket
+            kept = any(Needs.input_again(self.network.layers[r]) for r in self.network.readers[index]) + Needs.z_again(layer)
+            found['tape'] = kept * ITEM * prod(most(extents.computed[index]))
+        found['held'] = found['held'] * ITEM * (3 if self.training else 1)
+        if not self.one_host:
+            typical = [side.mean(1)[:, None] for side in lengths(extents.computed[index])]
+            found['ahead'] = self.passes(layer, typical, ('forward', 'finish'))[:, 0] * self.pace.mean()
+            if layer.tensors and self.training:
+                found['behind'] = self.passes(layer, typical, ('backward_weights',))[:, 0] * self.pace.mean()
+        return found
+
+    def sides(self, boxes):
+        """N, C, H, W of boxes, arrays (rows, ranks at work): where all ranks are alike, of the largest box alone."""
+        if self.even:
+            return [side[:, None] for side in most(boxes)]
+        sides = lengths(boxes)
+        return [side[:, i] for side, i in zip(sides, cells(tuple(side.shape[1] for side in sides)))]
+
+    def slowest(self, seconds):
+        """Of arrays (rows, ranks at work)."""
+        return seconds.max(1) * self.pace[0] if self.even else (seconds * self.pace[:seconds.shape[1]]).max(1)
+
+    def passes(self, layer, sides, names):
+        """Seconds of some passes over boxes of a layer's output."""
+        n, c, h, w = sides
+        if layer.is_head:
+            return self.machine.head * n * h * w * (len(names) / 2)
+        total = np.zeros(n.shape)
+        for name in names:
+            key = layer.index, name
+            if key not in self.curves:
+                self.curves[key] = self.machine.curve(layer, name)
+            curve = self.curves[key]
+            if curve is not None:
+                total = total + curve(n * curve.layer.pixels(h, w)) * (c / layer.out_shape[0])
+        return total
+
+    def again(self, layer, extents, sides, wanted):
+        """Seconds to compute a layer again; what the backward pass does not read is left out, see buffers.py."""
+        y = np.zeros(len(extents.stops), bool)
+        for r in self.network.readers[layer.index]:
+            if r in wanted:
+                y |= (extents.stops > r) & (wanted[r] | Needs.input_again(self.network.layers[r]))
+        wanted[layer.index] = z = y | Needs.z_again(layer)
+        seconds = self.passes(layer, sides, ('forward',)) * z[:, None] + AGAIN * self.passes(layer, sides, ('finish',)) * y[:, None]
+        return self.slowest(seconds)
+
+    def additions(self, layer, extents):
+        """Seconds to clear and to add gradients of inputs that several layers read."""
+        shared = [k for k, source in enumerate(layer.inputs) if source != PICTURE and len(self.network.readers[source]) > 1]
+        return sum(prod(self.sides(extents.reads_back[layer.index, k])) for k in shared) * ITEM * (self.machine.copy / 2 + self.machine.add) if shared else 0.0
+
+    def held_weights(self, extents, layer):
+        """(numbers of a layer's weights on the fullest rank: an array (rows,), ranks that share them)."""
+        parts = extents.parts[1]
+        if parts == 1 or not layer.tensors:
+            return np.full(len(extents.stops), float(self.counts[layer.index])), self.ranks
+        share = most(extents.computed[layer.index])[1] / layer.out_shape[0]
+        return self.counts[layer.index] * share, max(1, self.ranks // parts) if share.max() < 1 else self.ranks
+
+    def update(self, count):
+        """Seconds of the optimizer's step and of clearing so many gradients."""
+        return count * (self.machine.sgd + ITEM * self.machine.copy / 2) * self.pace.max()

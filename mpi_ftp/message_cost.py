@@ -1,0 +1,123 @@
+"""What it costs to bring inputs into groups and their gradients back: copies, messages, and how far they hide behind computing.
+
+Works on Extents, for many groups that begin at the same layer at once.
+"""
+from math import prod
+
+import numpy as np
+
+from .buffers import sources_of
+from .extents import cells, clip, lengths, product
+from .layer_cost import ITEM
+from .network import PICTURE
+
+HIDDEN, SHOWN = 0.8, 0.1    # of a layer's time that messages can hide behind; of a message's time that never hides
+
+
+class MessageCosts:
+    """Prices messages between `ranks` ranks of a Machine. pace: seconds of each rank relative to the measured ones."""
+
+    def __init__(self, network, machine, batch, pace, training=True):
+        self.network, self.machine, self.batch, self.pace, self.training = network, machine, batch, pace, training
+        self.ranks, self.one_host = len(pace), len(set(machine.hosts)) == 1
+
+    def inputs(self, extents, start, rows):
+        """[(source, stored boxes, boxes inside the tensor, their sizes, boxes of the gradient, their sizes)] of the groups [start, stop) for a slice of
+        the stops."""
+        found = []
+        for source in sources_of(self.network, start, int(extents.stops[rows][-1])):
+            shape = self.network.tensor_shape(source, self.batch)
+            stored = some_rows(extents.held(start, source), rows)
+            held, back, returned = clip(stored, shape), None, None
+            if self.training and source != PICTURE:
+                back = clip(some_rows(extents.held(start, source, back=True), rows), shape)
+                returned = product(lengths(back))
+            found.append((source, stored, held, product(lengths(held)), back, returned))
+        return found
+
+    def enter(self, entries, ahead, behind, owned):
+        """{part: arrays (rows,)} of entering groups with these `inputs` and of returning gradients: seconds `forward`, `backward` (copies) and `exchange`;
+        `halo_bytes` that the busiest rank receives, in so many `messages`. ahead, behind: seconds that messages each way can hide behind; owned(source): one
+        row of boxes of an earlier group's tensor."""
+        rows = len(entries[0][3])
+        copied, came = np.zeros((rows, 1)), np.zeros(rows, bool)
+        there, back, halo, messages = (np.zeros(rows) for _ in range(4))
+        for source, stored, held, sizes, returns, sizes_back in entries:
+            if source == PICTURE:
+                copied = copied + sizes
+                continue
+            mine = owned(source)
+            moved = ~same(stored, mine)
+            arriving = (sizes - overlap(held, mine)) * moved[:, None]
+            copied = copied + 2 * sizes * moved[:, None]
+            owners = max(1, prod(int((side > 0).sum()) for side in lengths(mine)))
+            peers = messages_to(held, arriving, mine)
+            there += self.wire(arriving, owners, peers)
+            if self.training:
+                back += self.wire((sizes_back - overlap(returns, mine)) * moved[:, None], owners, peers) * (arriving.max(1) > 0)
+            came |= arriving.max(1) > 0
+            halo, messages = halo + arriving.max(1) * ITEM, np.maximum(messages, peers * (arriving.max(1) > 0))
+        seconds = (copied * self.pace[:copied.shape[1]]).max(1) * (ITEM * self.machine.copy)
+        hides = 0.0 if self.one_host else HIDDEN
+        exchange = np.maximum(there - hides * ahead, there * SHOWN) + np.maximum(back - hides * behind, back * SHOWN)
+        return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'halo_bytes': halo, 'messages': messages}
+
+    def cut(self, extents, index):
+        """Seconds to add up the copies of a layer's gradient where the backward pass is cut after it: arrays (rows,)."""
+        returned, shape = extents.held(index + 1, index, back=True), self.network.tensor_shape(index, self.batch)
+        if returned is None:                # nobody in the group reads it
+            return np.zeros(len(extents.stops))
+        grown = product(lengths(clip(returned, shape)))
+        mine = product(lengths(extents.owned[index]))
+        return self.wire(np.maximum(0, grown - mine), self.ranks, 2)
+
+    def wire(self, came, owners, peers):
+        """Seconds until the busiest rank has sent and received; came: numbers that each rank receives, (rows, ranks)."""
+        busiest = np.maximum(came.max(1), came.sum(1) // owners)
+        latency, bandwidth = self.machine.link
+        packing = 2 * busiest * (ITEM * self.machine.copy * self.machine.slowdown)
+        seconds = latency + peers * self.machine.host_link[0] + busiest * (ITEM / bandwidth) + packing + 2 * self.machine.call
+        return np.where(busiest > 0, seconds, 0.0)
+
+
+def some_rows(boxes, rows):
+    return tuple(axis[:, rows] for axis in boxes)
+
+
+def parts_of(boxes):
+    return tuple(axis.shape[2] for axis in boxes)
+
+
+def same(stored, mine):
+    """Rows in which every rank stores just what it owns."""
+    if parts_of(stored) != parts_of(mine):
+        return np.zeros(stored[0].shape[1], bool)
+    return np.logical_and.reduce([((a == b).all((0, 2))) for a, b in zip(stored, mine)])
+
+
+def overlap(held, mine):
+    """Numbers that each rank both holds and owns: (rows, cells of `held`)."""
+    parts, other = parts_of(held), parts_of(mine)
+    if parts == other:
+        return product([np.maximum(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0) for a, b in zip(held, mine)])
+    count = min(prod(parts), prod(other))
+    found = np.zeros((held[0].shape[1], prod(parts)), int)
+    sides = []
+    for a, b, i, j in zip(held, mine, cells(parts), cells(other)):
+        a = a if a.shape[2] == 1 else a[:, :, i[:count]]
+        b = b if b.shape[2] == 1 else b[:, :, j[:count]]
+        sides.append(np.maximum(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0))
+    found[:, :count] = prod(sides)
+    return found
+
+
+def messages_to(held, came, mine):
+    """Messages that the busiest rank receives: arrays (rows,)."""
+    busy, rows = came.argmax(1), np.arange(len(came))
+    all_of, own = 1, busy < prod(parts_of(mine))
+    for a, b, i, j in zip(held, mine, cells(parts_of(held)), cells(parts_of(mine))):
+        lo, hi = (side[rows, i[busy]][:, None] for side in a)
+        meets = (np.minimum(hi, b[1]) > np.maximum(lo, b[0]))
+        all_of = all_of * meets.sum(1)
+        own = own & meets[rows, np.minimum(j[np.minimum(busy, len(j) - 1)], meets.shape[1] - 1)]
+    return all_of - own

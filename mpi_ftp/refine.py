@@ -1,0 +1,111 @@
+"""Improves a plan that a search has found by what the search's states cannot hold: backward cuts, and edges where ranks are not alike; tells what
+the model expects of it.
+"""
+from dataclasses import replace
+
+from .footprint import Footprint
+
+
+def refined(model, plan, cuts):
+    """The plan with backward cuts, and with edges moved where ranks are not alike."""
+    return with_moved_edges(model, with_cuts(model, plan, cuts))
+
+
+def with_cuts(model, plan, cuts):
+    """The plan with backward cuts: those asked for, or each that the model finds worth its round."""
+    if cuts in (None, 'none'):
+        return plan
+    if cuts != 'auto':
+        return replace(plan, groups=tuple(replace(g, cuts=tuple(c for c in cuts if g.start <= c < g.last)) for g in plan.groups))
+    if model.ranks == 1:
+        return plan
+    for number, group in enumerate(plan.groups):
+        inner = [i for i in range(group.start, group.last) if not model.network.layers[i].halo_free]
+        if not inner or len(group.edges[2]) + len(group.edges[3]) <= 4:
+            continue
+        best = model.price(plan).seconds
+        for index in inner:
+            trial = replace(plan.groups[number], cuts=tuple(sorted({*plan.groups[number].cuts, index})))
+            changed = with_group(plan, number, trial)
+            seconds = model.price(changed).seconds
+            if seconds < best * .998:
+                best, plan = seconds, changed
+    return plan
+
+
+def with_moved_edges(model, plan, most=400):
+    """The plan with single cut points moved as long as that lowers the predicted step, where ranks differ in speed; at most `most` trials.
+
+    A cut that runs through several groups in the same place is moved in all of them first, by the same part of the map.
+    """
+    if model.layers.even:
+        return plan
+    best, trials = model.price(plan).seconds, 0
+    for share in (1 / 16, 1 / 32, 1 / 64, 0):
+        improved = True
+        while improved and trials < most:
+            improved = False
+            for changed in moves(plan, share):
+                trials += 1
+                seconds = model.price(changed).seconds
+                if seconds < best * .9995:
+                    best, plan, improved = seconds, changed, True
+                    break
+                if trials >= most:
+                    break
+    return plan
+
+
+def moves(plan, share):
+    """Plans with one cut point moved either way: by a share of the size in all groups that are cut into as many parts, or (0) by one unit in one group."""
+    for axis in (2, 3, 1):
+        unit = 16 if axis == 1 else 1
+        counts = sorted({len(g.edges[axis]) for g in plan.groups if len(g.edges[axis]) > 2})
+        if share:
+            choices = [[n for n, g in enumerate(plan.groups) if len(g.edges[axis]) == count] for count in counts]
+        else:
+            choices = [[n] for n, g in enumerate(plan.groups) if len(g.edges[axis]) > 2]
+        for numbers in choices:
+            for edge in range(1, len(plan.groups[numbers[0]].edges[axis]) - 1):
+                for sign in (1, -1):
+                    changed = plan
+                    for number in numbers:
+                        moved = with_edge(changed.groups[number], axis, edge, sign * share, sign * unit)
+                        changed = with_group(changed, number, moved) if moved else changed
+                    if changed != plan:
+                        yield changed
+
+
+def with_edge(group, axis, edge, share, unit):
+    """The group with one cut point moved; None where no room is left."""
+    edges = group.edges[axis]
+    step = round(share * edges[-1] / abs(unit)) * abs(unit) if share else unit
+    place = edges[edge] + step
+    if not step or not edges[edge - 1] < place < edges[edge + 1]:
+        return None
+    moved = edges[:edge] + (place,) + edges[edge + 1:]
+    return replace(group, edges=group.edges[:axis] + (moved,) + group.edges[axis + 1:])
+
+
+def with_group(plan, number, group):
+    return replace(plan, groups=plan.groups[:number] + (group,) + plan.groups[number + 1:])
+
+
+def predicted(model, plan, search=None, footprint=None):
+    """The plan with what the model expects of it."""
+    price = model.price(plan)
+    footprint = footprint or Footprint(model.network, plan, model.machine, model.training)
+    peak, fullest = footprint.worst()
+    record = {**price.to_json(), 'bytes': peak, 'fullest': fullest, 'memory': footprint.parts(fullest)}
+    if search:
+        record['grid'], record['samples'] = list(search.main.grid), search.main.parts[0]
+    return replace(plan, predicted=plain(record))
+
+
+def plain(value):
+    """Numbers of numpy as Python's, for JSON."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value.item() if hasattr(value, 'item') else value

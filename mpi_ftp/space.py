@@ -1,0 +1,90 @@
+"""Prices of all groups that a search may choose: for every way to cut, tables over all ends, asked one beginning at a time."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from .extents import Extents
+from .layer_cost import ITEM
+from .ways import Way
+
+INNER = 'forward', 'backward', 'norm_sums', 'weights'
+WHOLE = Way((1, 1, 1, 1))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Groups whose outputs are cut in one way: the stops where it is possible, their edges, and what the layers inside cost."""
+    stops: np.ndarray
+    edges: dict
+    extents: object
+    sums: dict
+    inputs: dict
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Groups [start, stop) for all `stops` after an output cut in a given way: arrays of seconds, more seconds where they recompute, bytes of tape that this saves,
+    and bytes that are held in any case."""
+    stops: np.ndarray
+    seconds: np.ndarray
+    again: np.ndarray
+    tape: np.ndarray
+    held: np.ndarray
+
+
+class Space:
+    """Tables of a CostModel. priced: how many groups were priced, entered one way or the other."""
+
+    def __init__(self, model):
+        self.model, self.network = model, model.network
+        self.tables, self.found, self.priced = {}, {}, 0
+
+    def edges(self, way, stop):
+        """Cut points of the output of layer stop - 1; None where it cannot be cut so."""
+        layer = self.network.layers[stop - 1]
+        if way.filters and (layer.is_head or getattr(layer, 'groups', 1) > 1 or layer.out_shape[0] <= 16):
+            return None
+        if way.grid != (1, 1) and layer.is_head and layer.kind == 'softmax':
+            return None
+        return way.edges(self.network.tensor_shape(stop - 1, self.model.batch))
+
+    def table(self, way):
+        """The Table of a way; None where no layer can be cut so."""
+        if way not in self.tables:
+            edges = {stop: self.edges(way, stop) for stop in range(1, len(self.network) + 1)}
+            edges = {stop: e for stop, e in edges.items() if e}
+            extents = edges and Extents(self.network, list(edges), list(edges.values()), self.model.batch, training=self.model.training)
+            self.tables[way] = Table(extents.stops, edges, extents, self.model.layers.sums(extents), {}) if edges else None
+        return self.tables[way]
+
+    def steps(self, start, way, before, stops):
+        """The Steps from `start`, whose inputs are cut as `before` (None: there are none), to at least the given ends (a slice of the table's rows)."""
+        known = self.found.get((start, way, before))
+        if known is None or known[0].start > stops.start or known[0].stop < stops.stop:
+            self.found[start, way, before] = known = stops, self.price(start, way, before, stops)
+        return known[1]
+
+    def price(self, start, way, before, rows):
+        """Prices from the tables; nothing is asked rank by rank."""
+        table, model = self.table(way), self.model
+        if (start, rows.start, rows.stop) not in table.inputs:
+            table.inputs[start, rows.start, rows.stop] = model.messages.inputs(table.extents, start, rows)
+        entries = table.inputs[start, rows.start, rows.stop]
+        sums = {part: values[rows, start] for part, values in table.sums.items()}
+        enter = model.messages.enter(entries, sums['ahead'], sums['behind'], lambda source: self.owned(source, before))
+        self.priced += len(entries[0][3])
+        seconds = sum(sums[part] for part in INNER) + enter['forward'] + enter['backward'] + enter['exchange']
+        held = sums['held'] + sum(sizes.max(1) for _, _, _, sizes, _, _ in entries) * ITEM
+        return Steps(table.stops[rows], seconds + 2 * model.machine.call, sums['again'], sums['tape'], held)
+
+    def inner(self, way, start, rows):
+        """Seconds of the layers inside groups from `start` to some ends."""
+        sums = self.table(way).sums
+        return sum(sums[part][rows, start] for part in INNER)
+
+    def owned(self, source, before):
+        """Boxes of an earlier output: of the group just before as it is cut, of others as that way would cut them."""
+        table = self.table(before)
+        if source + 1 not in table.edges:
+            table = self.table(WHOLE)
+        return table.extents.one(table.extents.owned[source], source + 1)
