@@ -21,8 +21,8 @@ def add_arguments(parser):
     inference.add_arguments(parser)
     parser.add_argument('--names', metavar='F', help='class names, one a line (default: numbers)')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='pictures, or folders of pictures')
-    parser.add_argument('--thresh', type=float, default=.5, metavar='T', help='least score that is shown (default: 0.5)')
-    parser.add_argument('--nms', type=float, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
+    parser.add_argument('--thresh', type=inference.fraction, default=.5, metavar='T', help='least score that is shown (default: 0.5)')
+    parser.add_argument('--nms', type=inference.fraction, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
     parser.add_argument('--top', type=int, default=5, metavar='N', help='classes shown by a classifier (default: 5)')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the drawn pictures and detections.json')
 

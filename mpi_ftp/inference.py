@@ -1,4 +1,5 @@
 """A network with its weights for inference on the ranks at hand: what `val`, `detect` and `forward` share."""
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ KEYS = ('cfg', 'weights', 'grid', 'groups', 'parts', 'threads', 'winograd', 'dty
 def add_arguments(parser, more=()):
     """The options of the command line that say which network runs how."""
     job.add_arguments(parser, keys=KEYS + tuple(more))
+
+
+def fraction(text):
+    """argparse's type for scores and overlaps."""
+    import argparse
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'expected a number from 0 to 1, not {text!r}')
 
 
 def near_square(ranks):

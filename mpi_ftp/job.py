@@ -30,13 +30,15 @@ def whole(least):
     return Kind(f'a whole number of at least {least}', (int,), convert, 'N')
 
 
-def real(least):
+def real(least=None, above=None, below=float('inf')):
+    """A finite number: at least `least` or above `above`, and below `below`."""
     def convert(value):
         value = float(value)
-        if not least <= value < float('inf'):
+        if not (value > above if least is None else value >= least) or not value < below:
             raise ValueError
         return value
-    return Kind(f'a number of at least {least:g}', (int, float), convert, 'R')
+    expected = f'a number above {above:g}' if least is None else f'a number of at least {least:g}'
+    return Kind(expected + (f' and below {below:g}' if below < float('inf') else ''), (int, float), convert, 'R')
 
 
 def one_of(*choices):
@@ -67,6 +69,16 @@ def parse_size(value):
     return int(float(number) * 1024 ** ' KMG'.index(unit.upper() or ' '))
 
 
+def parse_memory(value):
+    """Bytes, or ((host, bytes), …) from 'pi1=700M,pi2=3G'."""
+    if '=' not in str(value):
+        return parse_size(value)
+    pairs = [part.partition('=') for part in value.split(',')]
+    if not all(host.strip() for host, _, _ in pairs) or len({host.strip() for host, _, _ in pairs}) < len(pairs):
+        raise ValueError
+    return tuple((host.strip(), parse_size(size)) for host, _, size in pairs)
+
+
 def matched(convert):
     """`convert` with the AttributeError of a regular expression that does not match made a ValueError."""
     def checked(value):
@@ -81,7 +93,7 @@ SWITCH = Kind('on or off', (bool, str), lambda value: value if isinstance(value,
 FLAG = Kind('true or false', (bool,), bool, '')
 PATH = Kind('a path', (str,), Path, 'FILE')
 WORD = Kind('a word', (str,), str, 'NAME')
-SIZE = Kind('a size such as 700M or 1.5G', (str, int), matched(parse_size), 'SIZE')
+SIZE = Kind('a size such as 700M or 1.5G, or sizes by host such as pi1=700M,pi2=3G', (str, int), matched(parse_memory), 'SIZE|HOST=SIZE,…')
 GRID = Kind('rows x columns such as 2x3, or auto', (str,), words_or(matched(parse_grid), 'auto'), 'RxC|auto')
 PARTS = Kind('rows x columns such as 4x1', (str,), matched(parse_grid), 'RxC')
 GROUPS = Kind('per-layer, fused, auto, or the first layers of the groups such as 0,4,8', (str, list),
@@ -106,10 +118,10 @@ class Job:
     batch: int = key(whole(1), 'pictures to an iteration (default: [net] batch)')
     subdivisions: int = key(whole(1), 'pieces in which a batch is computed (default: [net] subdivisions)')
     iterations: int = key(whole(1), 'number of iterations (default: [net] max_batches)')
-    epochs: float = key(real(0), 'number of passes over the split, instead of iterations')
+    epochs: float = key(real(above=0), 'number of passes over the split, instead of iterations')
     seed: int = key(whole(0), 'of initial weights, shuffling and augmentation', 0)
     learning_rate: float = key(real(0), 'default: [net] learning_rate')
-    momentum: float = key(real(0), 'default: [net] momentum')
+    momentum: float = key(real(0, below=1), 'default: [net] momentum')
     decay: float = key(real(0), 'default: [net] decay')
     batch_norm: str = key(one_of('live', 'frozen'), 'frozen: use and keep the running statistics that the weights came with', 'live')
     augment: bool = key(SWITCH, 'jitter, flip and colours as [net] and the last layer say', True)
@@ -118,7 +130,7 @@ class Job:
     backward_cuts: tuple = key(CUTS, 'further layers before which gradients of halos are exchanged', 'auto')
     recompute: str = key(one_of('all', 'none', 'auto'), 'groups whose inner outputs are computed again in the backward pass', 'auto')
     parts: tuple = key(PARTS, 'parts in which a rank takes its tile of a group, one after the other, in training of those that recompute (default: whole)')
-    memory: int = key(SIZE, 'what one rank may hold (default: no limit)')
+    memory: int = key(SIZE, 'what one rank may hold, everywhere or by host (default, and for hosts not named: its share of what is free there)')
     machine: Path = key(PATH, 'measured constants of hosts and links (default: measured at start)')
     threads: int = key(whole(1), 'threads to a rank (default: cores shared among the ranks of a host)')
     dtype: str = key(one_of('float32', 'float64'), 'float64 runs the slow reference kernels', 'float32')
@@ -145,6 +157,8 @@ def toml_value(name, value):
         return repr(value)
     if name in ('grid', 'parts') and isinstance(value, tuple):
         value = 'x'.join(map(str, value))
+    if name == 'memory' and isinstance(value, tuple):
+        value = ','.join(f'{host}={size}' for host, size in value)
     if isinstance(value, tuple):
         return str(list(value))
     text = str(value.absolute() if isinstance(value, Path) else value)

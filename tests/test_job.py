@@ -78,7 +78,8 @@ def test_refused_files(tmp_path, text, message):
 
 @pytest.mark.parametrize('words, message', [
     (['--parts', '4'], '--parts 4: expected rows x columns such as 4x1'), (['--batch', 'x'], '--batch x: expected a whole number of at least 1'), (['--grid', '3'], '--grid 3: expected rows x columns'),
-    (['--epochs', '1', '--iterations', '2'], 'both iterations and epochs'), (['--decay', '-1'], '--decay -1: expected a number of at least 0'),
+    (['--epochs', '1', '--iterations', '2'], 'both iterations and epochs'), (['--decay', '-1'], '--decay -1: expected a number of at least 0'), (['--epochs', '0'], '--epochs 0: expected a number above 0'),
+    (['--momentum', '2'], '--momentum 2: expected a number of at least 0 and below 1'),
     (['nowhere.toml'], 'cannot read the job nowhere.toml: No such file'),
 ])
 def test_refused_options(words, message):
