@@ -44,7 +44,7 @@ def plan_inference(network, ranks, batch, job, last=None):
     if last is not None:
         starts = [start for start in starts if start <= last]
     plan = by_hand(network, ranks, batch, grid, starts)
-    return with_parts(network, plan, job.parts, training=False, live=False) if job.parts else plan
+    return with_parts(network, plan, job.parts, training=False) if job.parts else plan
 
 
 def start(network, job, batch, last=None):

@@ -32,7 +32,7 @@ class Model:
                  deterministic=False, gradients='float'):
         self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
         self.training, self.overlap, self.losses = training, overlap, losses or {}
-        check(network, plan, training and not frozen)
+        check(network, plan)
         self.layouts = plan.layouts(network)
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
         self.tag, self.seeds, self.arrived, self.outputs, self.watched = 0, {}, set(), {}, None

@@ -44,38 +44,39 @@ class PartedRun(GroupRun):
         if self.training:
             self.d = {index: buffers.tile(arena, ('dy', index)) for index in buffers.exports}
             self.d.update({source: buffers.tile(arena, ('d', start, source)) for source in buffers.sources if source != PICTURE})
-        live = [index for index in self.layers if self.network.layers[index].normalize and self.states[index].live]
-        self.live = live[0] if live else None               # the layer whose moments all parts make together
+        # layers whose moments all parts make together
+        self.live = [index for index in self.layers if self.network.layers[index].normalize and self.states[index].live]
         self.parts = [Part(self, part, arena) for part in buffers.parts]
 
     def forward(self, picture=None):
         self.start_inputs(picture)
         self.finish_inputs()
-        if self.live is not None:
+        for index in self.live:
             sums = 0
             for part in self.parts:
-                part.tape.forward(self.live)
-                sums = sums + part.tape.finishes[self.live].sums()
-            self.parts[0].tape.finishes[self.live].settle(sums)
+                part.tape.forward(last=index)
+                sums = sums + part.tape.finishes[index].sums()
+            self.parts[0].tape.finishes[index].settle(sums)
+        after = self.plan.last if self.plan.last in self.live else None         # z stands where the group's output will
         for part in self.parts:
-            part.tape.forward(after=self.live if self.live == self.plan.last else None)      # whose z stands where its output will
+            part.tape.forward(after=after)
 
     def backward(self):
         for index in self.buffers.exports:
             if index not in self.model.arrived:
                 self.d[index].array[...] = 0
             self.model.arrived.discard(index)
-        if self.live is not None:
+        for index in reversed(self.live):
             sums = 0
             for part in self.parts:
-                sums = sums + self.sums_of(part)
-            self.parts[0].back.steps[self.live].unfinish.settle(sums)
+                sums = sums + self.sums_of(part, index)
+            self.parts[0].back.steps[index].unfinish.settle(sums)
         for source in self.returns:
             self.d[source].array[...] = 0
         for part in self.parts:
             part.begin_backward()
             for index in reversed(self.layers):
-                part.back.unfinish(index, settled=index == self.live)
+                part.back.unfinish(index, settled=index in self.live)
                 part.back.data(index)
                 part.back.weights(index)
         self.send_gradients(self.d)
@@ -83,10 +84,10 @@ class PartedRun(GroupRun):
         for index in reversed(self.layers):
             self.model.differentiated(index)
 
-    def sums_of(self, part):
-        """A part's share of what corrects the gradient of the live layer's z. Gradients of inputs and weights wait for the second walk."""
+    def sums_of(self, part, live):
+        """A part's share of what corrects the gradient of a live layer's z. Gradients of inputs and weights wait for the last walk."""
         part.begin_backward()
-        for index in reversed(range(self.live + 1, self.plan.stop)):
+        for index in reversed(range(live + 1, self.plan.stop)):
             part.back.unfinish(index, settled=True)
             part.back.data(index)
-        return part.back.sums(self.live)
+        return part.back.sums(live)

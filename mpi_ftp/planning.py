@@ -47,6 +47,7 @@ def in_parts(network, plan, machine, job):
     """The plan with the parts that the job asks for, and what it then holds."""
     if job.parts is None:
         return plan
-    plan = with_parts(network, plan, job.parts, live=job.batch_norm == 'live')
-    peak, fullest = Footprint(network, plan, machine.placed(plan.ranks)).worst()
-    return replace(plan, predicted={**plan.predicted, 'bytes': int(peak), 'fullest': int(fullest)})
+    plan = with_parts(network, plan, job.parts)
+    footprint = Footprint(network, plan, machine.placed(plan.ranks))
+    peak, fullest = footprint.worst()
+    return replace(plan, predicted={**plan.predicted, 'bytes': int(peak), 'fullest': int(fullest), 'memory': footprint.parts(fullest)})

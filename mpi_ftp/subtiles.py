@@ -4,7 +4,7 @@ Memory-aware fusing and tiling (Farley and Gerstlauer, arXiv 2107.06960), extend
 goes, its copies of pixels are differentiated like those of ranks, and the backward pass computes each part again. Regions only.
 
 Live batch norm takes its moments over the whole tensor: all parts run up to that layer, the sums are settled, and all parts run again; the
-same on the way back. So there can be one such layer in a group that is taken in parts.
+same on the way back. So each such layer in a group costs a walk through the parts more, both ways (`walks`).
 """
 from dataclasses import replace
 
@@ -13,31 +13,38 @@ from .geometry import owned_layout, share
 from .region import Layout, Region, balanced
 
 
-def obstacle(network, start, stop, live=True, cuts=()):
-    """Why layers [start, stop) cannot be taken in parts, as part of a sentence; None where they can. live: batch norm takes moments in training."""
-    layers = network.layers[start:stop]
-    norms = [layer.index for layer in layers if layer.normalize]
-    if any(layer.is_head for layer in layers):
-        return f'{next(layer for layer in layers if layer.is_head).name} takes the loss of its whole tile'
-    if cuts:
-        return f'the backward pass is cut after layer {cuts[0]}'
-    if live and len(norms) > 1:
-        return f'layers {norms[0]} and {norms[1]} both need the moments of their whole output'
-    return None
+def obstacle(network, start, stop, cuts=()):
+    """Why layers [start, stop) cannot be taken in parts, as part of a sentence; None where they can."""
+    heads = [layer for layer in network.layers[start:stop] if layer.is_head]
+    if heads:
+        return f'{heads[0].name} takes the loss of its whole tile'
+    return f'the backward pass is cut after layer {cuts[0]}' if cuts else None
 
 
-def check(network, plan, live):
+def walks(network, start, stop, live=True):
+    """{layer: how often a step of a parted group runs it: (z forward, y forward, z and y again, gradients of z and of inputs)}.
+
+    live: batch norm takes moments; their sums and the gradients of weights are taken once.
+    """
+    norms = [index for index in range(start, stop) if live and network.layers[index].normalize]
+    last = stop - 1 in norms
+    return {index: (1 - last + sum(norm >= index for norm in norms), 1 - (last and index < stop - 1) + sum(norm > index for norm in norms),
+                    1 + len(norms), 1 + sum(norm < index for norm in norms))
+            for index in range(start, stop)}
+
+
+def check(network, plan):
     """Raise PlanError where a group cannot be taken in parts."""
     for group in plan.groups:
-        why = group.parted and obstacle(network, group.start, group.stop, live, group.cuts)
+        why = group.parted and obstacle(network, group.start, group.stop, group.cuts)
         if why:
             raise PlanError(f'layers {group.start} to {group.last} cannot be taken in {"x".join(map(str, group.parts))} parts: {why}')
 
 
-def with_parts(network, plan, parts, training=True, live=True):
+def with_parts(network, plan, parts, training=True):
     """The plan with every group in `parts` that can be; in training those that are computed again."""
     def parted(group):
-        fits = not obstacle(network, group.start, group.stop, live, group.cuts)
+        fits = not obstacle(network, group.start, group.stop, group.cuts)
         return replace(group, parts=parts) if fits and (group.recompute or not training) else group
 
     return replace(plan, groups=tuple(map(parted, plan.groups)))

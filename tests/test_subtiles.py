@@ -6,11 +6,13 @@ import pytest
 from core import NETWORKS, POOL, compare_with_one_rank, conv, make_network, picture, run
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp.backward import BackwardPass
 from mpi_ftp.errors import PlanError
 from mpi_ftp.model import Model
 from mpi_ftp.plan import Plan, by_hand
 from mpi_ftp.region import NOTHING
-from mpi_ftp.subtiles import check, obstacle, part_shares, with_parts
+from mpi_ftp.subtiles import check, obstacle, part_shares, walks, with_parts
+from mpi_ftp.tape import Tape
 
 GRIDS = {1: (1, 1), 2: (1, 2), 3: (3, 1), 4: (2, 2)}
 PARTS = [(2, 1), (1, 3), (3, 2)]
@@ -30,12 +32,15 @@ CASES = {
     'upsample': (NETWORKS['upsample'], [0, 2, 4, 7, 9, 12]),
     'pads': (NETWORKS['pads'], [0, 3, 5, 6]),
     'mixed': (NETWORKS['deep'], [0, 2, 4, 6]),
+    'several norms': (NETWORKS['deep'], [0, 8]),
+    'norms and pools': (NETWORKS['tiny-yolo'], [0, 6, 9]),
+    'norms and shortcuts': (NETWORKS['residual'], [0, 3, 9]),
 }
 
 
-def planned(network, ranks, batch, starts, parts, live=True):
+def planned(network, ranks, batch, starts, parts):
     plan = by_hand(network, ranks, batch, GRIDS[ranks], starts, recompute=True)
-    plan = with_parts(network, plan, parts, live=live)
+    plan = with_parts(network, plan, parts)
     assert any(group.parted for group in plan.groups)
     return plan
 
@@ -64,7 +69,7 @@ def test_only_groups_with_a_head_stay_whole(name, tmp_path):
 def test_frozen_norm_has_no_bounds_in_depth(name, parts, tmp_path):
     comm = comm_module.world()
     network = make_network(tmp_path, NETWORKS[name], 36, 52, name=f'{comm.rank}.cfg')
-    plan = planned(network, comm.size, 2, [0, len(network) - 1], parts, live=False)
+    plan = planned(network, comm.size, 2, [0, len(network) - 1], parts)
     one = by_hand(network, 1, 2, (1, 1), [0])
     values, found, _ = run(network, plan, comm, frozen=True, variance=1.0)
     want_values, want, _ = run(network, one, comm_module.Alone(), frozen=True, variance=1.0)
@@ -91,7 +96,7 @@ def test_inference_in_parts(name, tmp_path):
     network = make_network(tmp_path, NETWORKS[name].split('[region]')[0], 36, 52, name=f'{comm.rank}.cfg')
     want, _ = outputs(network, by_hand(network, 1, 2, (1, 1), [0]), comm_module.Alone())
     for parts in PARTS:
-        plan = with_parts(network, by_hand(network, comm.size, 2, GRIDS[comm.size], [0, 4]), parts, training=False, live=False)
+        plan = with_parts(network, by_hand(network, comm.size, 2, GRIDS[comm.size], [0, 4]), parts, training=False)
         assert all(group.parted for group in plan.groups)
         mine, model = outputs(network, plan, comm)
         if comm.rank == 0:
@@ -123,13 +128,11 @@ def test_what_cannot_be_taken_in_parts(tmp_path):
     network = make_network(tmp_path, NETWORKS['tiny-yolo'], 36, 52)
     plan = by_hand(network, 1, 1, (1, 1), [0, 4], recompute=True)
     parted = Plan(1, 1, tuple(replace(g, parts=(2, 2)) for g in plan.groups))
-    with pytest.raises(PlanError, match=r'layers 0 to 3 cannot be taken in 2x2 parts: layers 0 and 2 both need the moments'):
+    with pytest.raises(PlanError, match=r'layers 4 to 9 cannot be taken in 2x2 parts: layer 9 .region. takes the loss'):
         Model(network, parted, comm_module.Alone())
-    with pytest.raises(PlanError, match=r'layers 4 to 9 .* takes the loss'):
-        Model(network, parted, comm_module.Alone(), frozen=True)
     with pytest.raises(PlanError, match=r'the backward pass is cut after layer 0'):
-        check(network, Plan(1, 1, (replace(plan.groups[0], cuts=(0,), parts=(2, 1)),)), live=False)
-    assert obstacle(network, 0, 2) is None and 'both need' in obstacle(network, 0, 3)
+        check(network, Plan(1, 1, (replace(plan.groups[0], cuts=(0,), parts=(2, 1)),)))
+    assert obstacle(network, 0, 9) is None
 
 
 def test_memory_shrinks_with_the_parts(tmp_path):
@@ -148,3 +151,27 @@ def test_the_first_layer_that_is_not_finite_is_found_inside_parts(tmp_path):
     assert model.first_not_finite(picture(network, 1, model.picture), [None]) == 2
 
 
+@pytest.mark.parametrize('starts', [[0, 8], [0, 2, 4, 8], [0, 1, 6, 8]])
+def test_walks_count_how_often_layers_run(starts, tmp_path, monkeypatch):
+    network = make_network(tmp_path, NETWORKS['deep'], 16, 16)
+    counts = {}
+
+    def counted(kind, name):
+        method = getattr(kind, name)
+
+        def run_it(self, index, *more, **options):
+            key = name, self.turn if isinstance(self, Tape) else None, index
+            counts[key] = counts.get(key, 0) + 1
+            return method(self, index, *more, **options)
+        monkeypatch.setattr(kind, name, run_it)
+
+    for name in ('compute', 'finish'):
+        counted(Tape, name)
+    counted(BackwardPass, 'data')
+    plan = planned(network, 1, 1, starts, (3, 1))
+    _, _, model = run(network, plan, comm_module.Alone(), steps=1)
+    for group in (g for g in plan.groups if g.parted):
+        for index, (z, y, again, gradients) in walks(network, group.start, group.stop).items():
+            assert counts['compute', 0, index] == 3 * z and counts['finish', 0, index] == 3 * y
+            assert counts['data', None, index] == 3 * gradients
+            assert index == 7 or counts['compute', 1, index] == 3 * again          # nobody reads layer 7, linear without norm, again
