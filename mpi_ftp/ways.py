@@ -11,6 +11,7 @@ from .region import balanced
 from .tile import BLOCK
 
 EQUAL = (), (), (), ()
+MANY = 16                   # ranks up to which all grids are tried
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,14 @@ def factors(number, shape, batch):
 
 
 def main_ways(network, ranks, batch):
-    """Ways for maps: all products of samples, rows and columns equal to the ranks; where only strips are, also those that leave one or two idle."""
+    """Ways for maps: all products of samples, rows and columns equal to the ranks; where only strips are, also those that leave one or two idle.
+
+    Of many ranks no long strips: a grid four times as long as wide has 1.25 times the halo of a square one.
+    """
     shape = network.layers[0].out_shape
     found = factors(ranks, shape, batch)
+    if ranks > MANY:
+        found = [f for f in found if max(f[1:]) <= 4 * min(f[1:])] or found[:1]
     if all(1 in f[1:] for f in found if f[0] == 1):
         for fewer in range(max(4, ranks - 2), ranks):
             found += [f for f in factors(fewer, shape, batch) if 1 not in f[1:]]
