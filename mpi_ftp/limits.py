@@ -19,12 +19,18 @@ def resident():
 
 
 def peak():
-    """The most bytes of memory that this process has ever had in use."""
+    """The most bytes of memory that this process has had in use, ever or since `forget_peak`."""
     with suppress(OSError, StopIteration):                  # what getrusage tells may be that of the shell before this program
         with open('/proc/self/status') as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith('VmHWM:'))
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def forget_peak():
+    """Let `peak` count from now on, where the system allows it: compiling kernels may take more than the run that follows."""
+    with suppress(OSError):
+        Path('/proc/self/clear_refs').write_text('5')
 
 
 def trim():

@@ -19,8 +19,9 @@ class Machine:
     """curves: times of layers, see curves.py. copy, add: seconds per byte; sgd: seconds per weight; call: seconds of a step's small Python acts; head: seconds of a loss per cell.
 
     host_link, net_link: (seconds, bytes a second) between ranks of one host and of two; sums: ((bytes, seconds), …) over all ranks that
-    measured. hosts: host number of each rank; speeds: seconds of each rank relative to the curves. base: bytes of a process before its
-    model; peak: the most it took until then (to measure this); cores: of a host; threads: of a rank. note: where the figures come from.
+    measured. hosts: host number of each rank; names: of the hosts that were measured, by number; speeds: seconds of each rank relative to
+    the curves. base: bytes of a process before its model; peak: the most it took until then (to measure this); cores: of a host; threads:
+    of a rank. note: where the figures come from.
     """
     curves: tuple
     copy: float = 5e-11
@@ -32,6 +33,7 @@ class Machine:
     net_link: tuple = DEFAULT_LINK
     sums: tuple = ()
     hosts: tuple = (0,)
+    names: tuple = ()
     speeds: tuple = (1.0,)
     base: int = 120 << 20
     peak: int = 0
@@ -48,6 +50,11 @@ class Machine:
         if len(self.hosts) == ranks:
             return self
         return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=())
+
+    def host(self, rank):
+        """The name of a rank's host, or its number where names are not known."""
+        number = self.hosts[rank]
+        return self.names[number] if number < len(self.names) else f'host {number}'
 
     @cached_property
     def slowdown(self):
@@ -147,7 +154,7 @@ def _combine(gathered, links, points, cores, threads):
         speeds = [1.0] * len(speeds)
     number = {host: i for i, host in enumerate(dict.fromkeys(hosts))}
     means = {name: median(r[name] for r in rates) for name in rates[0]}
-    return Machine(tuple(merged), **means, **links, sums=points, hosts=tuple(number[h] for h in hosts), speeds=tuple(speeds),
+    return Machine(tuple(merged), **means, **links, sums=points, hosts=tuple(number[h] for h in hosts), names=tuple(number), speeds=tuple(speeds),
                    base=max(bases), peak=max(peaks), cores=cores, threads=threads, note=f'measured on {hosts[0]}')
 
 

@@ -1,12 +1,16 @@
-"""The plan of a run: by hand where the job says so, else found by the cost model; made by one rank, the same on all."""
-import json
+"""The plan of a run: by hand where the job says so, else found by the cost model; made by one rank, the same on all, within what each host has."""
 from dataclasses import replace
 
-from .errors import PlanError
+from .errors import JobError, MemoryRefused, PlanError, nearest
 from .footprint import Footprint
-from .machine import Machine, measure
+from .layer_times import ROOM
+from .limits import available, forget_peak, peak, resident
+from .machine import measure, read_machine
 from .search import find_plan
 from .subtiles import with_parts
+
+LEAST_ROOM = 4 << 20        # bytes that it takes to measure anything
+UNLIMITED = 1 << 62
 
 
 def mini_batch(network, job):
@@ -22,25 +26,60 @@ def mini_batch(network, job):
 
 def plan_run(world, network, batch, job):
     """(Plan, Machine) of a training run on the ranks of `world` (collective). Raises PlanError, MemoryRefused."""
+    memory = budgets(world, job.memory)
+    forget_peak()
     if job.machine:
-        try:
-            machine = Machine.from_json(json.loads(job.machine.read_text()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PlanError(f'{job.machine} is not a machine file: {error}') from None
-    else:
-        machine = measure(world, network, batch)
+        machine = read_machine(job.machine)
+    else:                                   # what measures must fit as well
+        machine = measure(world, network, batch, room=min(ROOM, max(LEAST_ROOM, (min(memory) - world.maximum(resident())) // 3)))
+    machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()))
     plan, refused = None, None
     if world.rank == 0:
         try:
-            found = find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
-                              cuts=job.backward_cuts, recompute=job.recompute, memory=job.memory)
-            plan = in_parts(network, found, machine, job)
+            plan = fitting(network, world.size, batch, machine, job, memory)
         except Exception as error:          # told by all ranks, or the others would wait for a plan
             refused = error
     plan, refused = world.broadcast((plan, refused))
     if refused:
         raise refused
     return plan, machine
+
+
+def fitting(network, ranks, batch, machine, job, memory):
+    """The fastest plan that keeps to the job and, on each rank, to its bytes of `memory`."""
+    def find(memory):
+        found = find_plan(network, ranks, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
+                          cuts=job.backward_cuts, recompute=job.recompute, memory=memory)
+        return in_parts(network, found, machine, job)
+
+    plan = find(None)
+    if plan.predicted['bytes'] > min(memory):
+        plan = find(min(memory))
+        if plan.predicted['bytes'] > min(memory):
+            raise MemoryRefused(f'parts of {job.parts} take {plan.predicted["bytes"] >> 20} MiB, more than the {min(memory) >> 20} MiB of a rank')
+    return plan
+
+
+def budgets(world, memory):
+    """Bytes that each rank may hold (collective): as given for all ranks or by host, else its share of what is free on its host. Raises JobError."""
+    here = world.host_comm()
+    here.barrier()
+    free = available() if here.rank == 0 else None          # asked once, before others take it
+    free = here.broadcast(free)
+    mine = UNLIMITED if free is None else resident() + free // here.size
+    found = world.gather((world.host, mine))
+    return given(memory, *world.broadcast(found and tuple(zip(*found))))
+
+
+def given(memory, hosts, found):
+    """A tuple of bytes by rank from `--memory`, where it names a rank's host, else from those found."""
+    if not isinstance(memory, tuple):
+        return tuple(found) if memory is None else (memory,) * len(hosts)
+    named = dict(memory)
+    for host in named:
+        if host not in hosts:
+            raise JobError(f'--memory names {host}, but the ranks run on {", ".join(dict.fromkeys(hosts))}{nearest(host, hosts)}')
+    return tuple(named.get(host, free) for host, free in zip(hosts, found))
 
 
 def in_parts(network, plan, machine, job):

@@ -10,9 +10,9 @@ from .footprint import Footprint
 from .machine import measure, read_machine
 from .network import read_network
 from .plan_table import plan_table
-from .planning import mini_batch
+from .planning import UNLIMITED, given, mini_batch
 from .search import find_plan
-from .session import load_kernels
+from .session import load_kernels, losses_of
 
 KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd'
 
@@ -39,8 +39,8 @@ def run(args):
         Path(args.save_machine).write_text(json.dumps(machine.to_json()))
 
     def find(ranks, **changes):
-        given = dict(grid=None if job.grid == 'auto' else job.grid, groups=job.groups, cuts=job.backward_cuts, recompute=job.recompute)
-        return find_plan(network, ranks, mini, machine, memory=job.memory, **{**given, **changes})
+        fixed = dict(grid=None if job.grid == 'auto' else job.grid, groups=job.groups, cuts=job.backward_cuts, recompute=job.recompute)
+        return find_plan(network, ranks, mini, machine, memory=memory_of(job, machine.placed(ranks)), **{**fixed, **changes})
 
     if not speaks():
         return
@@ -106,11 +106,20 @@ def span(text):
     return range(int(first), int(last) + 1)
 
 
+def memory_of(job, machine):
+    """Bytes of the poorest rank, where the job limits them."""
+    if not isinstance(job.memory, tuple):
+        return job.memory
+    hosts = [machine.host(rank) for rank in range(len(machine.hosts))]
+    return min(given(job.memory, hosts, [UNLIMITED] * len(hosts)))
+
+
 def machine_of(job, network, batch):
     """The machine file that the user names, else what is measured here on one rank."""
     if job.machine:
         return read_machine(job.machine)
-    load_kernels(Alone(), job, {})
+    import h5py  # noqa: F401  (a run has it in memory, too)
+    load_kernels(Alone(), job, losses_of(network))
     return measure(Alone(), network, batch)
 
 

@@ -1,0 +1,57 @@
+"""Budgets of memory by rank and host; plans that do not fit them are refused before anything is allocated."""
+from pathlib import Path
+
+import pytest
+from planning_core import made_up_machine, network_of
+
+from mpi_ftp import comm as comm_module
+from mpi_ftp import planning
+from mpi_ftp.errors import JobError, MemoryRefused
+from mpi_ftp.job import Job, parse_memory, read_job
+from mpi_ftp.limits import available, resident
+
+MIB = 1 << 20
+
+
+def test_budgets_as_given_by_host_or_found():
+    hosts, found = ('pi1', 'pi1', 'pi2'), (100, 101, 102)
+    assert planning.given(None, hosts, found) == found
+    assert planning.given(7, hosts, found) == (7, 7, 7)
+    assert planning.given(parse_memory('pi1=1M, pi2=2M'), hosts, found) == (MIB, MIB, 2 * MIB)
+    assert planning.given(parse_memory('pi2=2M'), hosts, found) == (100, 101, 2 * MIB)
+    with pytest.raises(JobError, match='--memory names pi3, but the ranks run on pi1, pi2, did you mean'):
+        planning.given(parse_memory('pi3=1M'), hosts, found)
+
+
+def test_a_job_file_says_the_same(tmp_path):
+    memory = parse_memory('pi1=700M,pi2=1.5G')
+    (tmp_path / 'job.toml').write_text(Job(memory=memory).toml())
+    assert read_job(tmp_path / 'job.toml')['memory'] == memory == (('pi1', 700 * MIB), ('pi2', 1536 * MIB))
+
+
+@pytest.mark.parametrize('text', ['pi1=', '=1M', 'pi1=1M,pi1=2M', 'pi1=much'])
+def test_what_is_no_budget(text):
+    with pytest.raises((ValueError, AttributeError)):
+        parse_memory(text)
+
+
+@pytest.mark.mpi(1, 2, 3)
+def test_ranks_of_a_host_share_what_is_free():
+    world = comm_module.world()
+    found = planning.budgets(world, None)
+    assert len(found) == world.size and world.broadcast(found) == found
+    assert found[world.rank] - resident() <= 1.2 * available() / world.size + 32 * MIB
+    assert planning.budgets(world, 5) == (5,) * world.size
+    assert planning.budgets(world, ((world.host, 9),)) == (9,) * world.size
+
+
+def test_a_plan_larger_than_the_host_is_refused(tmp_path, monkeypatch):
+    network, machine = network_of(tmp_path, 'deep', 256, 256), made_up_machine()
+    job = Job(cfg=Path('net.cfg'))
+    free = planning.fitting(network, 1, 2, machine, job, (1 << 40,))
+    base = free.predicted['memory']['process']
+    tight = planning.fitting(network, 1, 2, machine, job, (base + (free.predicted['bytes'] - base) * 5 // 6,))
+    assert tight.predicted['bytes'] < free.predicted['bytes']
+    with pytest.raises(MemoryRefused, match='lacks') as refused:
+        planning.fitting(network, 1, 2, machine, job, (base,))
+    assert refused.value.exit_code == 8
