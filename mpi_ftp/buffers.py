@@ -71,6 +71,15 @@ def pad_values(network, share, start, stop, settled=None):
     return values, copies
 
 
+def follower(network, index):
+    """The max-pool whose windows tile what a layer gives, and which alone reads it; None where there is none such."""
+    readers = network.readers[index]
+    pool = network.layers[readers[0]] if len(readers) == 1 else None
+    if pool is None or pool.kind != 'maxpool' or not pool.window.size == pool.window.stride > 1 or not Needs.z_again(network.layers[index]):
+        return None
+    return pool
+
+
 def pooled(network, group, share, training):
     """{layer: the max-pool after it} where norm, activation and pool are one pass, so that what the layer gives, and its gradient, is never stored.
 
@@ -78,11 +87,8 @@ def pooled(network, group, share, training):
     """
     found = {}
     for index in range(group.start, group.stop - 1):
-        layer, readers = network.layers[index], network.readers[index]
-        if len(readers) != 1 or readers[0] >= group.stop or index in group.cuts or not Needs.z_again(layer):
-            continue
-        pool = network.layers[readers[0]]
-        if pool.kind == 'maxpool' and pool.window.size == pool.window.stride > 1 and tiles(network, pool, index, share, training):
+        pool = follower(network, index)
+        if pool and pool.index < group.stop and index not in group.cuts and tiles(network, pool, index, share, training):
             found[index] = pool.index
     return found
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from .tile import BLOCK
 
-PASSES = 'forward', 'finish', 'unfinish', 'backward_data', 'backward_weights'
 NARROW = 4                                                          # columns that cost as much as fewer
 CONVOLUTION = 'forward', 'backward_data', 'backward_weights'        # passes that are arithmetic where a layer has filters
 

@@ -24,7 +24,7 @@ class Extents:
     """
 
     def __init__(self, network, stops, edges, batch, cuts=(), start=0, training=True):
-        self.network, self.batch, self.training = network, batch, training
+        self.network, self.batch, self.training, self.cuts = network, batch, training, cuts
         self.stops, self.start = np.array(stops), start
         self.parts = tuple(len(e) - 1 for e in edges[0])
         self.row = {stop: row for row, stop in enumerate(stops)}

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from .buffers import Needs
+from .buffers import Needs, follower
 from .extents import cells, lengths, most
 from .network import PICTURE
 
@@ -33,9 +33,12 @@ class LayerCosts:
         found = {part: np.zeros((len(extents.stops), len(self.network) + 1)) for part in (*SUMMED, 'ahead', 'behind')}
         wanted = {}
         for index in reversed(range(extents.start, max(extents.stops))):
-            live = extents.stops > index
+            live, pool = extents.stops > index, follower(self.network, index)
             for part, value in self.layer(extents, self.network.layers[index], wanted).items():
                 found[part][:, index] = np.where(live, value, 0.0)
+            if pool and pool.index < max(extents.stops) and index not in extents.cuts:
+                for part, value in self.pooled(extents, self.network.layers[index], pool, found).items():
+                    found[part][:, index] += np.where(extents.stops > pool.index, value, 0.0)
         for part in SUMMED:
             found[part] = found[part][:, ::-1].cumsum(1)[:, ::-1]
         return found
@@ -66,6 +69,22 @@ class LayerCosts:
                 found['behind'] = self.passes(layer, typical, ('backward_weights',))[:, 0] * self.pace.mean()
         return found
 
+    def pooled(self, extents, layer, pool, found):
+        """{part: arrays (rows,)} that are spared, negative, where norm, activation and pool are one pass. It stands with the layer, so that groups which
+        begin at the pool pay for the pool in full."""
+        if self.curve(layer, 'finish_pooled') is None:
+            return {}
+        computed = self.sides(extents.computed[layer.index])
+        finish = self.slowest(self.passes(layer, computed, ('finish_pooled',))) - self.slowest(self.passes(layer, computed, ('finish',)))
+        spared = {'forward': finish - found['forward'][:, pool.index] + self.machine.call * self.pace.max()}
+        if self.training:
+            back = self.sides(extents.differentiated[layer.index])
+            unfinish = self.slowest(self.passes(layer, back, ('unfinish_pooled',))) - self.slowest(self.passes(layer, back, ('unfinish',)))
+            spared['backward'] = unfinish - found['backward'][:, pool.index] + self.machine.call * self.pace.max()
+            spared['again'] = np.where(found['again'][:, pool.index] > 0, AGAIN * finish - found['again'][:, pool.index], 0.0)
+            spared['tape'] = -ITEM * prod(most(extents.computed[layer.index]))
+        return spared
+
     def sides(self, boxes):
         """N, C, H, W of boxes, arrays (rows, ranks at work): where all ranks are alike, of the largest box alone."""
         if self.even:
@@ -84,13 +103,15 @@ class LayerCosts:
             return self.machine.head * n * h * w * (len(names) / 2)
         total = np.zeros(n.shape)
         for name in names:
-            key = layer.index, name
-            if key not in self.curves:
-                self.curves[key] = self.machine.curve(layer, name)
-            curve = self.curves[key]
+            curve = self.curve(layer, name)
             if curve is not None:
                 total = total + curve(n * curve.layer.pixels(h, w)) * (c / layer.out_shape[0])
         return total
+
+    def curve(self, layer, name):
+        if (layer.index, name) not in self.curves:
+            self.curves[layer.index, name] = self.machine.curve(layer, name)
+        return self.curves[layer.index, name]
 
     def again(self, layer, extents, sides, wanted):
         """Seconds to compute a layer again; what the backward pass does not read is left out, see buffers.py."""

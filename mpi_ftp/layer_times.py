@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from . import kernels
+from .buffers import follower
 from .curves import Curve, class_of
 from .layers import norm
 from .layers.base import State
@@ -58,7 +59,7 @@ def times(network, ranks=1, batch=1, seconds=2.0, room=ROOM):
     """[Curve] of the network's layers, stopping with what is known after about `seconds` seconds. room: bytes for tiles."""
     begun, busy, found, benches, pool, kept = time.perf_counter(), time.process_time(), {}, {}, Pool(room), 0
     layers = {}
-    for layer in network.layers:
+    for layer in sorted(network.layers, key=lambda layer: follower(network, layer.index) is None):      # those before a pool show more passes
         if not layer.is_head:
             layers.setdefault(class_of(layer), layer)
     for turn in range(REPEATS):
@@ -137,6 +138,9 @@ class Bench:
             dz = pool.tile(framed(layer, box), out)
             self.cool()
             took['unfinish'] = seconds(norm.Unfinish(layer, state, dz, dy, z, box, box))
+            pool_after = follower(self.network, layer.index)
+            if pool_after and not rows % pool_after.window.size and not columns % pool_after.window.size:
+                took.update(self.pooled(box, y, z, dy, dz, pool_after.window.size))
         if any(source >= 0 for source in layer.inputs):
             dxs = [pool.tile(need, block).array for need, block in zip(needs, blocks)]
             self.cool()
@@ -144,6 +148,15 @@ class Bench:
         if layer.tensors:
             took['backward_weights'] = seconds(layer.backward_weights, dz[box], xs, state)
         return took
+
+    def pooled(self, box, y, z, dy, dz, size):
+        """{pass: seconds} of the finish in one pass with the max-pool that follows; tiles of the same memory serve."""
+        small = norm.shrunk(box, size)
+        p, dp = (Tile(small, tile.array.reshape(-1)[:prod(storage_shape(small, BLOCK))].reshape(storage_shape(small, BLOCK))) for tile in (y, dy))
+        self.cool()
+        took = {'finish_pooled': seconds(norm.Finish(self.layer, self.state, p, z, box, box, size))}
+        self.cool()
+        return {**took, 'unfinish_pooled': seconds(norm.Unfinish(self.layer, self.state, dz, dp, z, box, box, size))}
 
 
 def seconds(function, *arguments):
