@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import kernels
+from .half import line, message, narrow_with_error, widen
 from .region import balanced
 
 LINE = 16                   # numbers: parts begin at whole cache lines
-HEADER = 2                  # half-precision numbers that hold the scale of a message
 
 
 def by_host(comm, flat=False):
@@ -91,52 +90,32 @@ class Hop:
 
 
 class HalfHop(Hop):
-    """A hop whose messages are half as large: each carries its own power of two as a scale, and what rounding took away is
-    added to the same part of the next sum (error feedback)."""
+    """A hop whose messages are half as large; what rounding took away is added to the same part of the next sum."""
 
     def _buffers(self, scratch, others):
         self.errors = [np.zeros_like(part) for part in self.parts]
-        self.out = {i: np.zeros(part.size + HEADER, np.uint16) for i, part in enumerate(self.parts) if part.size}
-        self.terms = {i: np.zeros(self.mine.size + HEADER, np.uint16) for i in others if self.mine.size}
+        self.out = {i: message(part.size) for i, part in enumerate(self.parts) if part.size}
+        self.terms = {i: message(self.mine.size) for i in others if self.mine.size}
         return self.out, self.terms, {i: self.out[self.place] for i in self.terms}
 
     def start_collect(self):
         for i, buffer in self.out.items():
             if i != self.place:
-                narrow(buffer, self.parts[i], self.errors[i])
+                narrow_with_error(buffer, self.parts[i], self.errors[i])
         self.collect.start()
 
     def add(self):
         for i in sorted(self.terms):
-            widen(self.mine, self.terms[i], add=True)
+            widen(line(self.mine), self.terms[i], add=True)
 
     def start_share(self):
         if self.place in self.out:
-            narrow(self.out[self.place], self.mine, self.errors[self.place])
+            narrow_with_error(self.out[self.place], self.mine, self.errors[self.place])
         self.share.start()
 
     def finish_share(self):
         for i, buffer in self.out.items():                       # its owner, too, goes on with what the others can know
-            widen(self.parts[i], buffer)
-
-
-def narrow(buffer, values, error):
-    """values + error in half precision, scaled so that the largest is near 2^14; `error` becomes what that loses."""
-    error += values
-    largest = float(np.abs(error).max())
-    scale = 2.0 ** min(100, 14 - np.frexp(largest)[1]) if 0 < largest < np.inf else 1.0
-    buffer[:HEADER].view(np.float32)[0] = scale
-    kernels.pack_half(buffer[HEADER:], line(error), scale)
-    kernels.unpack_half(line(error), buffer[HEADER:], True, -1 / scale)
-
-
-def widen(values, buffer, add=False):
-    kernels.unpack_half(line(values), buffer[HEADER:], add, 1 / float(buffer[:HEADER].view(np.float32)[0]))
-
-
-def line(flat):
-    """A flat array as the map that kernels take."""
-    return flat.reshape(1, 1, 1, flat.size, 1)
+            widen(line(self.parts[i]), buffer)
 
 
 def room(found, size):

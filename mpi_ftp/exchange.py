@@ -7,13 +7,17 @@ from math import prod
 import numpy as np
 
 from . import kernels
+from .half import message, narrow, widen
 from .tile import outside, storage_shape
 
 
 class Exchange:
-    """owned layout -> held layout. `src` is a partition; `dst` may overlap and reach past the tensor (padding)."""
+    """owned layout -> held layout. `src` is a partition; `dst` may overlap and reach past the tensor (padding).
 
-    def __init__(self, comm, src, dst, pad_value=0.0, block=16, dtype=np.float32, tag=0):
+    half: what travels is rounded to half precision; what stays is not.
+    """
+
+    def __init__(self, comm, src, dst, pad_value=0.0, block=16, dtype=np.float32, tag=0, half=False):
         me = comm.rank
         self.src, self.dst = src[me], dst[me]
         self.pad_value = pad_value
@@ -22,8 +26,9 @@ class Exchange:
         self.sends = [(q, box) for q, r in enumerate(dst) if q != me and not (box := self.src & r).empty]
         self.receives = [(p, box) for p, r in enumerate(src) if p != me and not (box := self.dst & r).empty]
         self.identity = all(a == b for a, b in zip(src, dst))
-        self.out = [np.empty(prod(storage_shape(box, block)), dtype) for _, box in self.sends]
-        self.into = [np.empty(prod(storage_shape(box, block)), dtype) for _, box in self.receives]
+        self.pack, self.unpack = (narrow, widen) if half else (kernels.pack, kernels.unpack)
+        self.out, self.into = ([message(size) if half else np.empty(size, dtype) for size in (prod(storage_shape(box, block)) for _, box in boxes)]
+                               for boxes in (self.sends, self.receives))
         sends, receives = ([(peer, a) for (peer, _), a in zip(boxes, arrays)]
                            for boxes, arrays in ((self.sends, self.out), (self.receives, self.into)))
         self.there = comm.messages(sends, receives, tag)
@@ -36,7 +41,7 @@ class Exchange:
     def start_forward(self, x, y):
         """Begin to fill y (held) from x (owned): own part and padding at once, the rest in finish_forward."""
         for (_, box), buffer in zip(self.sends, self.out):
-            kernels.pack(buffer, x[box])
+            self.pack(buffer, x[box])
         self.there.start()
         if not self.keeps.empty:
             y[self.keeps][...] = x[self.keeps]
@@ -46,12 +51,12 @@ class Exchange:
     def finish_forward(self, y):
         self.there.wait()
         for (_, box), buffer in zip(self.receives, self.into):
-            kernels.unpack(y[box], buffer)
+            self.unpack(y[box], buffer)
 
     def start_backward(self, dy):
         """Begin to send the gradients of what was received back to the owners."""
         for (_, box), buffer in zip(self.receives, self.into):
-            kernels.pack(buffer, dy[box])
+            self.pack(buffer, dy[box])
         self.back.start()
 
     def finish_backward(self, dx, dy, add=False):
@@ -62,7 +67,7 @@ class Exchange:
         if not self.keeps.empty:
             kernels.add(dx[self.keeps], dy[self.keeps])
         for (_, box), buffer in zip(self.sends, self.out):
-            kernels.unpack(dx[box], buffer, add=True)
+            self.unpack(dx[box], buffer, add=True)
 
     def poll(self, forward=True):
         (self.there if forward else self.back).poll()

@@ -23,7 +23,7 @@ class GroupRun:
             if source != PICTURE:
                 dst = Layout(layouts[source].shape, tuple(s.held.get(source, NOTHING) for s in shares))
                 self.exchanges[source] = Exchange(model.comm, layouts[source], dst, buffers.pads.get(source, 0.0),
-                                                  model.network.block(source), model.dtype, model.next_tag())
+                                                  model.network.block(source), model.dtype, model.next_tag(), model.half_halos)
         self.returns = {source: self.way_back(source, exchange, layouts, shares) for source, exchange in self.exchanges.items()} if self.training else {}
         self.d = {}
         self.build(layouts, shares, arena)
@@ -48,7 +48,7 @@ class GroupRun:
         """Exchange and tile that sum the copies of an inner gradient."""
         dst = Layout(layouts[index].shape, tuple(s.gradient[index] for s in shares))
         return Exchange(self.model.comm, layouts[index], dst, 0.0, self.network.block(index), self.model.dtype,
-                        self.model.next_tag()), self.buffers.tile(arena, ('cut', index))
+                        self.model.next_tag(), self.model.half_halos), self.buffers.tile(arena, ('cut', index))
 
     # forward
 
@@ -130,7 +130,8 @@ class GroupRun:
         if all(s.gradient.get(source, NOTHING) & whole == s.held.get(source, NOTHING) & whole for s in shares):
             return exchange
         dst = Layout(layouts[source].shape, tuple(s.gradient.get(source, NOTHING) for s in shares))
-        return Exchange(self.model.comm, layouts[source], dst, 0.0, self.network.block(source), self.model.dtype, self.model.next_tag())
+        return Exchange(self.model.comm, layouts[source], dst, 0.0, self.network.block(source), self.model.dtype, self.model.next_tag(),
+                        self.model.half_halos)
 
     def backward(self):
         back = self.back

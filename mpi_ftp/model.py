@@ -23,16 +23,17 @@ class Model:
 
     training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel between
     hosts ('always': within a host too, where parting the work costs more than the wait).
-    deterministic: sums of gradients do not depend on where ranks run; gradients: 'half' sends them in half precision.
+    deterministic: sums of gradients do not depend on where ranks run; halos, gradients: 'half' sends them in half precision.
     losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same cuts, to
     share its weights.
     """
 
     def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None, parameters=None,
-                 deterministic=False, gradients='float'):
+                 deterministic=False, halos='full', gradients='full'):
         self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
         self.training, self.overlap, self.losses = training, overlap, losses or {}
         check(network, plan)
+        self.half_halos = halos == 'half'
         self.layouts = plan.layouts(network)
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
         self.tag, self.seeds, self.arrived, self.outputs, self.watched = 0, {}, set(), {}, None

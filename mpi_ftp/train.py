@@ -24,8 +24,9 @@ from .runfolder import open_run, show
 from .saving import load_checkpoint, save_checkpoint, save_weights
 from .session import Feed, check_classes, load_kernels, load_weights, losses_of
 
-COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', 'input_seconds', 'sum_seconds', 'iou', 'class', 'objectness', 'any_objectness',
-           'recall50', 'recall75', 'mAP50', 'mAP50_95', 'top1')
+TIMES = ('seconds', 'input_seconds', 'halo_seconds', 'norm_seconds', 'reduction_seconds', 'sum_seconds')
+COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', *TIMES[1:], 'iou', 'class', 'objectness', 'any_objectness', 'recall50',
+           'recall75', 'mAP50', 'mAP50_95', 'top1')
 STATS = ('iou', 'class', 'objectness', 'any_objectness', 'recall50', 'recall75', 'truths', 'cells', 'dropped')
 
 __all__ = ['add_arguments', 'run']
@@ -34,6 +35,7 @@ __all__ = ['add_arguments', 'run']
 def run(args):
     job = from_arguments(args, required=('cfg', 'data'))
     world = comm.world(job.ranks)
+    world.in_order = job.deterministic
     folder = open_run(job.run, job.resume, world.rank)
     trainer = Trainer(world, job, folder)
     with trainer.feed:
@@ -81,7 +83,8 @@ class Trainer:
         unused = ignored(read_cfg(job.cfg))
         if unused:
             folder.log('without effect here: ' + ', '.join(text.split(': ', 1)[1] for text in dict.fromkeys(unused)))
-        self.model = Model(network, self.plan, world, self.dtype, frozen=job.batch_norm == 'frozen', overlap=job.overlap, losses=self.losses)
+        self.model = Model(network, self.plan, world, self.dtype, frozen=job.batch_norm == 'frozen', overlap=job.overlap, losses=self.losses,
+                           deterministic=job.deterministic, halos=job.halos, gradients=job.gradients)
         self.iteration, self.seen, state = self.begin()
         last = network.heads[-1]
         options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else {}, job.augment)
@@ -117,12 +120,12 @@ class Trainer:
     def train(self):
         folder, job = self.folder, self.job
         folder.begin_metrics(COLUMNS, self.iteration)
-        seconds = []
+        times = []
         with folder.progress(self.total, self.iteration) as progress:
             while self.iteration < self.total and not self.stop:
                 self.iteration += 1
                 row = self.step()
-                seconds.append(row['seconds'])
+                times.append([row[name] for name in TIMES])
                 if job.val_every and self.iteration % job.val_every == 0 and self.iteration < self.total:
                     row.update(self.evaluate())
                 if self.iteration == self.total:
@@ -132,7 +135,7 @@ class Trainer:
                 if self.iteration % job.checkpoint_every == 0:
                     self.save()
         self.save()
-        self.summarise(seconds)
+        self.summarise(times)
         if self.iteration >= self.total:
             folder.finish(f'{self.total} iterations')
         else:
@@ -141,7 +144,7 @@ class Trainer:
 
     def step(self):
         """One iteration: forward, loss, backward on each piece of the batch; sums over ranks; one step of the optimizer."""
-        begun, waited, model = time.perf_counter(), 0.0, self.model
+        begun, waited, model, others = time.perf_counter(), 0.0, self.model, dict(comm.waited)
         pieces, value, stats = self.batch // self.mini, 0.0, {}
         model.parameters.zero_gradients()
         for piece in range(pieces):
@@ -153,18 +156,20 @@ class Trainer:
             for name, number in model.stats.items():
                 stats[name] = stats.get(name, 0.0) + number
             model.backward(reduce=piece == pieces - 1)
-        asked = time.perf_counter()
+        asked, halos, norms = time.perf_counter(), *(comm.waited[name] - others[name] for name in ('messages', 'sums'))
+        model.reduction.wait()
         # one sum tells all ranks the loss, its statistics, and whether any of them was asked to stop
         sums = self.world.sum(np.array([value] + [stats.get(name, 0.0) for name in STATS] + [self.signals.asked]))
         self.stop = sums[-1] > 0
-        model.reduction.wait()
         summed = time.perf_counter() - asked
+        reduced, _ = model.reduction.take_times()
         loss, rate = sums[0] / self.batch, self.rate(self.iteration)
         if not np.isfinite(loss):
             raise Diverged(f'the loss is {loss} at iteration {self.iteration}: {self.blame(tile, truths)}; try a smaller learning rate than {rate:g}')
         model.parameters.step(rate / self.batch, self.momentum, self.decay * self.batch)
         row = {'iteration': self.iteration, 'loss': float(loss), 'seconds': time.perf_counter() - begun, 'rate': rate,
-               'epoch': self.seen / self.feed.samples, 'seen': self.seen, 'input_seconds': waited, 'sum_seconds': summed}
+               'epoch': self.seen / self.feed.samples, 'seen': self.seen, 'input_seconds': waited, 'sum_seconds': summed,
+               'reduction_seconds': reduced, 'halo_seconds': halos, 'norm_seconds': norms}
         self.tell_dropped(sums[-2])
         means = summary(dict(zip(STATS, sums[1:-1])))
         row.update({name: means[name] for name in COLUMNS if name in means and not np.isnan(means[name])})
@@ -214,11 +219,17 @@ class Trainer:
             plot_training(folder.path / 'training.png', folder.path / 'metrics.csv', self.job.cfg.stem)
         self.world.barrier()
 
-    def summarise(self, seconds):
+    def summarise(self, times):
+        """Where the time of an iteration went, and the memory. halo_seconds, norm_seconds: waited for pixels and in batch norm's sums;
+        reduction_seconds: sums of gradients under way; sum_seconds: waited for them, and for the loss, after the backward pass."""
         peaks = self.world.gather(peak() / (1 << 20))
-        if self.world.rank or not seconds:
+        if self.world.rank or not times:
             return
         predicted = self.plan.predicted.get('seconds')
-        self.folder.log(f'median {1000 * median(seconds):.1f} ms an iteration'
-                        + (f' (predicted {1000 * predicted * (self.batch // self.mini):.1f})' if predicted else '')
+        seconds, _, halos, norms, reductions, sums = (1000 * median(column) for column in zip(*times))
+        self.folder.log(f'median {seconds:.1f} ms an iteration' + (f' (predicted {1000 * predicted * (self.batch // self.mini):.1f})' if predicted else '')
                         + '; peak memory of ranks ' + ' '.join(f'{peak:.0f}' for peak in peaks) + ' MiB')
+        if self.world.size > 1:
+            hidden = f', {max(0, 1 - sums / reductions):.0%} hidden' if reductions else ''
+            self.folder.log(f'waited for halos {halos:.1f} ms, in sums of batch norm {norms:.1f} ms, for sums of gradients {sums:.1f} ms '
+                            f'of {reductions:.1f} ms that they took{hidden}')

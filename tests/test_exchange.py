@@ -82,3 +82,24 @@ def test_one_message_per_peer_and_none_where_nothing_moves():
     assert len(peers) == len(set(peers)) and comm.rank not in peers and not exchange.identity
     same = Exchange(comm, src, src, tag=4)
     assert same.identity and not same.sends and not same.receives and same.bytes_sent == 0
+
+
+@pytest.mark.mpi(2, 3)
+@pytest.mark.parametrize('kind', KINDS)
+def test_half_precision_rounds_what_travels(kind):
+    """Also numbers beyond 65504 and tiny ones: each message has its own scale; what stays is exact."""
+    comm = comm_module.world()
+    src, dst = layouts(kind, comm.size)
+    for factor in (1e8, 1e-8):
+        full, half = (Exchange(comm, src, dst, -7.0, dtype=np.float32, tag=tag, half=tag == 6) for tag in (5, 6))
+        x = Tile(src[comm.rank], (random_tile(src[comm.rank], 1).array * factor).astype(np.float32))
+        y, z = Tile.zeros(dst[comm.rank]), Tile.zeros(dst[comm.rank])
+        full.forward(x, y)
+        half.forward(x, z)
+        np.testing.assert_allclose(z.array, y.array, rtol=2 ** -10, atol=factor * 1e-6)
+        np.testing.assert_array_equal(z[half.keeps], y[half.keeps])
+        assert half.bytes_sent <= full.bytes_sent / 2 + 4 * len(half.sends) and (y.array == z.array).all() == (not full.receives)
+        dx, dw = Tile.zeros(src[comm.rank]), Tile.zeros(src[comm.rank])
+        full.backward(dx, y)
+        half.backward(dw, y)
+        np.testing.assert_allclose(dw.array, dx.array, rtol=2 ** -9, atol=factor * 1e-5)

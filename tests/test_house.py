@@ -10,8 +10,8 @@ FLOORS = [set(floor.split()) for floor in (
     'tile',
     'cfg layers',
     'network',
-    'geometry subtiles step_buffers memory curves buffers parameters layer_times link_times machine extents layer_cost message_cost cost plan ways space dynamic refine footprint budget search',
-    'comm exchange allreduce reduction',
+    'geometry subtiles step_buffers memory curves buffers parameters algorithm_times layer_times link_times machine extents layer_cost message_cost cost plan ways space dynamic refine footprint budget search',
+    'half comm exchange allreduce reduction',
     'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
