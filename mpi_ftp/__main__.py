@@ -17,6 +17,7 @@ VERBS = {
     'forward': ('forward', 'write the output of a layer for an array of pictures'),
     'plan': ('show', 'print how a network would be cut among ranks, without training'),
     'profile': ('profiling', 'measure the hosts and links at hand for better plans'),
+    'accuracy': ('accuracy', 'compare predicted with measured steps and memory in short trainings'),
     'convert': ('convert', 'pack labelled pictures into one HDF5 data set'),
     'anchors': ('anchors', 'find anchor boxes of a data set by k-means'),
     'bench': ('bench', 'measure a training step, beside PyTorch'),

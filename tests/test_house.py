@@ -16,7 +16,7 @@ FLOORS = [set(floor.split()) for floor in (
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
     'planning plan_table plan_picture convert_weights session saving evaluate inference',
-    'train val detect forward show profiling convert anchors warmup bench',
+    'train val detect forward show profiling accuracy convert anchors warmup bench',
     '__main__',
 )]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
