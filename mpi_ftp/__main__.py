@@ -21,6 +21,7 @@ VERBS = {
     'convert': ('convert', 'pack labelled pictures into one HDF5 data set'),
     'anchors': ('anchors', 'find anchor boxes of a data set by k-means'),
     'bench': ('bench', 'measure a training step, beside PyTorch'),
+    'scaling': ('scaling', 'measure training steps on 1, 2, 4, … ranks beside what bytes and operations allow'),
     'warmup': ('warmup', 'compile all kernels ahead, on every host'),
     'weights': ('convert_weights', 'list, cut off or convert Darknet weights, checkpoints and .npz files'),
 }

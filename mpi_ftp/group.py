@@ -50,6 +50,11 @@ class GroupRun:
         return Exchange(self.model.comm, layouts[index], dst, 0.0, self.network.block(index), self.model.dtype,
                         self.model.next_tag(), self.model.half_halos), self.buffers.tile(arena, ('cut', index))
 
+    def travels(self):
+        """(exchange, whether forwards) of all messages of a step."""
+        back = [*self.returns.values(), *(exchange for exchange, _ in self.back.cut.values())] if self.training else []
+        return [(exchange, True) for exchange in self.exchanges.values()] + [(exchange, False) for exchange in back]
+
     # forward
 
     def interior(self):

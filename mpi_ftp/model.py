@@ -101,6 +101,16 @@ class Model:
         """The box of tensor `index` over the mini-batch."""
         return Region.whole(self.network.tensor_shape(index, self.plan.batch))
 
+    @property
+    def bytes_moved(self):
+        """What this rank sends or receives, the larger of both, in all exchanges of a training step."""
+        moved = [0, 0]
+        for group in self.groups:
+            for exchange, forward in group.travels():
+                for way, buffers in enumerate((exchange.out, exchange.into)):
+                    moved[way ^ (not forward)] += sum(a.nbytes for a in buffers)
+        return max(moved)
+
     # what the groups ask for
 
     def owned_tile(self, index):

@@ -10,13 +10,13 @@ FLOORS = [set(floor.split()) for floor in (
     'tile',
     'cfg layers',
     'network',
-    'geometry subtiles step_buffers memory curves buffers parameters algorithm_times layer_times link_times machine extents layer_cost message_cost cost plan ways space dynamic refine footprint budget search',
-    'half comm exchange allreduce reduction',
+    'geometry subtiles step_buffers memory curves buffers parameters algorithm_times layer_times link_times machine extents layer_cost part_cost message_cost cost plan ways space dynamic refine footprint budget search',
+    'half waiting comm exchange allreduce reduction',
     'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
     'planning plan_table plan_picture convert_weights session saving evaluate inference',
-    'train val detect forward show profiling accuracy convert anchors warmup bench',
+    'train val detect forward show profiling accuracy convert anchors warmup bench scaling',
     '__main__',
 )]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
