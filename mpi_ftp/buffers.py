@@ -14,14 +14,16 @@ from .tile import Tile, storage_shape
 
 @dataclass(frozen=True)
 class Clock:
-    """Positions of the events of a step: forward of each layer, again where a group recomputes, backward."""
+    """Positions of the events of a step: forward of each layer, again where a group recomputes, backward; `arrival`: the first event at
+    which a layer's group may bring gradients to the outputs it read."""
     forward: dict
     again: dict
     backward: dict
+    arrival: dict
 
     @staticmethod
     def of(plan, training):
-        forward, again, backward, now = {}, {}, {}, 0
+        forward, again, backward, arrival, now = {}, {}, {}, {}, 0
         for group in plan.groups:
             for index in range(group.start, group.stop):
                 forward[index] = now = now + 1
@@ -30,7 +32,8 @@ class Clock:
                 again[index] = now = now + 1
             for index in reversed(range(group.start, group.stop)):
                 backward[index] = now = now + 1
-        return Clock(forward, again, backward)
+                arrival[index] = again[group.start] if group.parted else now
+        return Clock(forward, again, backward, arrival)
 
     @property
     def end_of_forward(self):
@@ -108,11 +111,11 @@ class GroupBuffers:
     """Declares the buffers of one group with their lifetimes, and hands out tiles once the arena is packed."""
     outside = frozenset()       # keys of tiles that are somebody else's
 
-    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, pads=None):
+    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, direct=(), pads=None):
         """aliased: sources whose owned tile is read in place; export_end: {layer: last event at which other groups read its tile};
-        pads: pad values of tiles that are settled."""
+        direct: sources whose gradient is written where the layer that made them reads it; pads: pad values of tiles that are settled."""
         self.network, self.group, self.share, self.clock = network, group, share, clock
-        self.dtype, self.training, self.aliased, self.export_end = dtype, training, aliased, export_end
+        self.dtype, self.training, self.aliased, self.export_end, self.direct = dtype, training, aliased, export_end, direct
         self.keep = training and not group.again
         self.layers = range(group.start, group.stop)
         self.sources = sources_of(network, group.start, group.stop)
@@ -207,7 +210,7 @@ class GroupBuffers:
             if index not in before:
                 self._declare_inputs(add, index)
         for source in self.sources:
-            if source != PICTURE:
+            if source != PICTURE and source not in self.direct:
                 add(('d', self.group.start, source), source, share.gradient[source], min(b[i] for i in self.readers(source)), b[self.group.start])
 
     def _declare_inputs(self, add, index):
@@ -225,7 +228,7 @@ class GroupBuffers:
     def export_arrival(self, index):
         """The first event at which another group brings a gradient."""
         groups = [r for r in self.network.readers[index] if r >= self.group.stop]
-        return min((self.clock.backward[r] for r in groups), default=self.clock.backward[index])
+        return min((self.clock.arrival[r] for r in groups), default=self.clock.backward[index])
 
     def tile(self, arena, key):
         """The Tile of a declared buffer."""

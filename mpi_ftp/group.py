@@ -37,12 +37,16 @@ class GroupRun:
             again = {s: self.tiles[s] for s in self.buffers.sources}
             tape = Tape(self, self.share, self.buffers, arena, 1, again, lazy=True) if self.plan.recompute else self.tape
             cut = {index: self.cut_at(index, layouts, shares, arena) for index in self.plan.cuts}
-            self.back = BackwardPass(self, self.share, self.buffers, arena, tape, self.model.arrived, cut=cut)
+            self.back = BackwardPass(self, self.share, self.buffers, arena, tape, self.model.arrived, self.direct(), cut)
             self.d = self.back.d
 
     def aliases(self):
         """Inputs that are read where another group wrote them."""
         return {source: self.model.owned_tile(source) for source in self.buffers.aliased}
+
+    def direct(self):
+        """Gradients of inputs that are written where another group reads them."""
+        return {source: self.model.home[source].d[source] for source in self.buffers.direct}
 
     def cut_at(self, index, layouts, shares, arena):
         """Exchange and tile that sum the copies of an inner gradient."""
@@ -151,17 +155,21 @@ class GroupRun:
             back.weights(index)
             if index == self.plan.start:
                 self.receive_gradients()
+                self.model.arrived.update(back.touched.intersection(self.buffers.direct))
             self.model.differentiated(index)
 
     def send_gradients(self, touched):
         for source, exchange in self.returns.items():
+            if source in self.buffers.direct:
+                continue
             if source not in touched:
                 self.d[source].array[...] = 0
             exchange.start_backward(self.d[source])
 
     def receive_gradients(self):
         for source, exchange in self.returns.items():
-            self.model.receive_gradient(source, exchange, self.d[source])
+            if source not in self.buffers.direct:
+                self.model.receive_gradient(source, exchange, self.d[source])
 
 
 def bands(box, count=3):

@@ -1,7 +1,6 @@
 """A group that a rank takes in parts, one after the other: see subtiles.py for the idea, step_buffers.py for its memory."""
 from .backward import BackwardPass
 from .group import GroupRun
-from .network import PICTURE
 from .region import NOTHING
 from .tape import Tape
 
@@ -43,7 +42,8 @@ class PartedRun(GroupRun):
         self.tiles.update({index: buffers.tile(arena, ('y', index, 0)) for index in buffers.exports})
         if self.training:
             self.d = {index: buffers.tile(arena, ('dy', index)) for index in buffers.exports}
-            self.d.update({source: buffers.tile(arena, ('d', start, source)) for source in buffers.sources if source != PICTURE})
+            self.d.update({source: buffers.tile(arena, ('d', start, source)) for source in self.returns if source not in buffers.direct})
+            self.d.update(self.direct())
         # layers whose moments all parts make together
         self.live = [index for index in self.layers if self.network.layers[index].normalize and self.states[index].live]
         self.parts = [Part(self, part, arena) for part in buffers.parts]
@@ -81,6 +81,7 @@ class PartedRun(GroupRun):
                 part.back.weights(index)
         self.send_gradients(self.d)
         self.receive_gradients()
+        self.model.arrived.update(self.buffers.direct)
         for index in reversed(self.layers):
             self.model.differentiated(index)
 

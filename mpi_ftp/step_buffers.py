@@ -1,8 +1,9 @@
 """Every group's buffers on one rank, whether it takes its tile as a whole or in parts."""
 from .buffers import Clock, GroupBuffers, sources_of
-from .geometry import exported
+from .geometry import exported, whole
 from .memory import Buffer
 from .network import PICTURE
+from .region import NOTHING
 from .subtiles import part_shares
 
 
@@ -27,13 +28,13 @@ class PartedBuffers(GroupBuffers):
     `parts`: the PartBuffers of each. A whole tile lives as long as parts come and go: over all events of the group.
     """
 
-    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, shares):
-        super().__init__(network, group, share, clock, dtype, training, aliased, export_end)
+    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, direct, shares):
+        super().__init__(network, group, share, clock, dtype, training, aliased, export_end, direct)
         self.exports = [index for index in self.layers if exported(network, group.start, group.stop, index)]
         self.last_only = [index for index in self.exports if not self.readers(index)]
         outside = frozenset([('y', index, 0) for index in self.exports] + [('d', index) for index in self.last_only]
                             + [('d', group.start, source) for source in self.sources])
-        self.parts = [PartBuffers(outside, network, group, part, clock, dtype, training, self.sources, {}, self.pads) for part in shares]
+        self.parts = [PartBuffers(outside, network, group, part, clock, dtype, training, self.sources, {}, (), self.pads) for part in shares]
 
     def declare(self):
         scratch = {}
@@ -57,7 +58,7 @@ class PartedBuffers(GroupBuffers):
         for source in self.sources:
             if source not in self.aliased:
                 add(('in', start, source), source, share.held[source], begun, end)
-            if self.training and source != PICTURE:
+            if self.training and source != PICTURE and source not in self.direct:
                 add(('d', start, source), source, share.gradient[source], again, end)
         for index in self.exports:
             add(('y', index, 0), index, share.held[index], begun, max(done, self.export_end.get(index, 0)))
@@ -85,7 +86,23 @@ def group_buffers(network, plan, layouts, shares, rank, dtype, training):
         if not network.readers[layer.index]:
             ends[layer.index] = clock.end_of_forward
     made = []
-    for group, share, aliased in found:
-        about = network, group, share, clock, dtype, training, aliased, ends
+    for (group, share, aliased), held in zip(found, shares):
+        direct = directly(network, plan, group, layouts, held, rank) if training else ()
+        about = network, group, share, clock, dtype, training, aliased, ends, direct
         made.append(PartedBuffers(*about, part_shares(network, group, layouts, rank, training)) if group.parted else GroupBuffers(*about))
     return made
+
+
+def directly(network, plan, group, layouts, shares, rank):
+    """Sources of a group whose gradient no message brings back, on this rank, and which no other group reads."""
+    found = []
+    for source in sources_of(network, group.start, group.stop):
+        if source == PICTURE:
+            continue
+        home = next(g for g in plan.groups if g.start <= source < g.stop)
+        alone = all(r < home.stop or group.start <= r < group.stop for r in network.readers[source])
+        owned, mine = layouts[source][rank], shares[rank]
+        stays = mine.gradient.get(source, NOTHING) in owned and mine.held[source] & whole(network, source, mine.held[source]) in owned
+        if alone and stays and all((s.held.get(source, NOTHING) & owned).empty for q, s in enumerate(shares) if q != rank):
+            found.append(source)
+    return found
