@@ -133,7 +133,8 @@ def measured(case, data, folder, iterations):
              '--checkpoint-every', 10 ** 9, *case.words.split()]
     if case.ranks > 1:
         words = [launcher(), '-n', case.ranks, *words]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=folder)
+    environment = {name: value for name, value in os.environ.items() if name != 'NUMBA_NUM_THREADS'}      # set for this process, not for those
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=folder, env=environment)
     if done.returncode:
         raise JobError(f'the training {case} ended with exit code {done.returncode}: {" ".join(done.stderr.split())[-400:]}')
     with open(place / 'metrics.csv') as file:
