@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from .errors import LauncherError
+from .waiting import Messages, cores, exact_pauses, until, waited
 
 FAREWELL = 32767         # tag of a failing rank's note to the others: the largest that every MPI allows
 # Set by the launchers for every process they start.
@@ -27,8 +28,6 @@ def asked_ranks():
     return counts[0] if counts else None
 
 
-# Seconds that this process has waited for others so far: for prepared messages, and in small sums.
-waited = {'messages': 0.0, 'sums': 0.0}
 _world = None
 
 
@@ -109,11 +108,13 @@ class Alone:
 class World:
     """Ranks of an MPI communicator. in_order: add in the order of ranks, wherever they run."""
 
-    def __init__(self, comm, mpi, in_order=False):
+    def __init__(self, comm, mpi, in_order=False, patient=None):
         self.comm, self.mpi, self.in_order = comm, mpi, in_order
         self.rank, self.size = comm.rank, comm.size
         self.host = socket.gethostname()
         self.host_names = comm.allgather(self.host)
+        # where messages take long, or ranks share cores, whoever waits leaves the core to others
+        self.patient = len(set(self.host_names)) > 1 or self.host_names.count(self.host) > cores() if patient is None else patient
         self._on_host = None
 
     @staticmethod
@@ -129,6 +130,7 @@ class World:
                 from mpi4py import MPI
             except (ImportError, RuntimeError) as error:
                 raise LauncherError(f'a launcher started this rank, but Python finds no MPI library: {" ".join(str(error).split())}') from None
+        exact_pauses()
         return World(MPI.COMM_WORLD, MPI)
 
     def sum(self, array):
@@ -137,6 +139,8 @@ class World:
             begun = time.perf_counter()
             if self.in_order:
                 self._sum_in_order(array)
+            elif self.patient:
+                until(self.comm.Iallreduce(self.mpi.IN_PLACE, array).Test)
             else:
                 self.comm.Allreduce(self.mpi.IN_PLACE, array)
             waited['sums'] += time.perf_counter() - begun
@@ -144,7 +148,7 @@ class World:
 
     def _sum_in_order(self, array):
         terms = np.empty((self.size,) + array.shape, array.dtype)
-        self.comm.Allgather(array, terms)
+        until(self.comm.Iallgather(array, terms).Test)
         array[...] = terms[0]
         for term in terms[1:]:
             array += term
@@ -175,7 +179,7 @@ class World:
     def split(self, colour, key=0):
         """The ranks that give the same colour (None: no communicator)."""
         comm = self.comm.Split(self.mpi.UNDEFINED if colour is None else colour, key)
-        return None if colour is None else World(comm, self.mpi, self.in_order)
+        return None if colour is None else World(comm, self.mpi, self.in_order, self.patient)
 
     def same_host(self, peer):
         """Whether a rank runs on this host."""
@@ -184,13 +188,13 @@ class World:
     def host_comm(self):
         """The ranks of this host."""
         if self._on_host is None:
-            self._on_host = World(self.comm.Split_type(self.mpi.COMM_TYPE_SHARED, self.rank), self.mpi)
+            self._on_host = World(self.comm.Split_type(self.mpi.COMM_TYPE_SHARED, self.rank), self.mpi, self.in_order, self.patient)
         return self._on_host
 
     def messages(self, sends, receives, tag):
         """Prepared messages: lists of (peer, contiguous array)."""
         return Messages([self.comm.Send_init(a, peer, tag) for peer, a in sends],
-                        [self.comm.Recv_init(a, peer, tag) for peer, a in receives], self.mpi, (sends, receives))
+                        [self.comm.Recv_init(a, peer, tag) for peer, a in receives], self.mpi, (sends, receives), self.patient)
 
     def send(self, array, peer, tag):
         """Send a contiguous array; blocks until it may be overwritten."""
@@ -224,29 +228,3 @@ class World:
             time.sleep(grace)                       # the speaker comes first; it ends the job
         if len(heard) < len(requests):
             self.abort(code)
-
-
-class Messages:
-    """Persistent requests, started together and completed together. Keeps its buffers alive."""
-
-    def __init__(self, sends, receives, mpi=None, buffers=None):
-        self.requests, self.mpi, self.buffers = receives + sends, mpi, buffers
-
-    @property
-    def bytes_sent(self):
-        return sum(a.nbytes for _, a in self.buffers[0]) if self.buffers else 0
-
-    def start(self):
-        if self.requests:
-            self.mpi.Prequest.Startall(self.requests)
-
-    def poll(self):
-        """Let the messages progress, MPI moves them only when it is called; whether all are complete."""
-        return not self.requests or self.mpi.Request.Testall(self.requests)
-
-    def wait(self):
-        if self.requests:
-            begun = time.perf_counter()
-            self.mpi.Request.Waitall(self.requests)
-            waited['messages'] += time.perf_counter() - begun
-

@@ -1,0 +1,39 @@
+"""Waiting with pauses: it takes little processor time, and nothing is missed."""
+import time
+
+import numpy as np
+import pytest
+
+from mpi_ftp import comm as comm_module
+from mpi_ftp.waiting import Messages, until
+
+
+def test_waiting_leaves_the_core_to_others():
+    begun, busy = time.perf_counter(), time.process_time()
+    until(lambda: time.perf_counter() - begun > .2)
+    assert time.perf_counter() - begun < .4
+    assert time.process_time() - busy < .1
+
+
+def test_what_is_done_already_is_not_waited_for():
+    asked = []
+    until(lambda: asked.append(1) or len(asked) == 3)
+    assert len(asked) == 3
+    Messages([], []).wait()
+
+
+@pytest.mark.mpi(2, 3)
+@pytest.mark.parametrize('patient', [False, True])
+def test_patient_ranks_get_the_same(patient):
+    world = comm_module.world()
+    comm = comm_module.World(world.comm, world.mpi, patient=patient)
+    assert comm.split(0).patient == comm.host_comm().patient == patient
+    total = comm.sum(np.arange(5.0) + comm.rank)
+    np.testing.assert_array_equal(total, comm.size * np.arange(5.0) + sum(range(comm.size)))
+    out, into = np.full(1000, comm.rank, float), np.zeros(1000)
+    messages = comm.messages([((comm.rank + 1) % comm.size, out)], [((comm.rank - 1) % comm.size, into)], 7)
+    for _ in range(3):
+        into[:] = -1
+        messages.start()
+        messages.wait()
+        assert (into == (comm.rank - 1) % comm.size).all()
