@@ -22,7 +22,7 @@ _HOME = {
     'copies': 'copy_channels add pack unpack pack_half unpack_half',
     'rearrange': 'upsample_forward upsample_backward reorg_forward reorg_backward dropout',
     'layout': 'BLOCK blocks to_blocked from_blocked pack_filters unpack_filters',
-    'algorithms': 'choose set_winograd ALGORITHMS',
+    'algorithms': 'choose choosable set_winograd set_rates ALGORITHMS',
     'threads': 'set_threads get_threads',
     'jit': 'load',
 }

@@ -22,6 +22,7 @@ class Machine:
     measured. hosts: host number of each rank; names: of the hosts that were measured, by number; speeds: seconds of each rank relative to
     the curves. base: bytes of a process before its model; peak: the most it took until then (to measure this); cores: of a host; threads:
     of a rank. note: where the figures come from.
+    algorithms: rows for kernels.set_rates.
     """
     curves: tuple
     copy: float = 5e-11
@@ -40,6 +41,7 @@ class Machine:
     cores: int = 1
     threads: int = 1
     note: str = ''
+    algorithms: tuple = ()
 
     def curve(self, layer, pass_):
         """Seconds of a pass of a network's layer against output pixels, or None where the layer has no such pass."""
@@ -96,7 +98,7 @@ class Machine:
         unknown = set(record) - set(Machine.__dataclass_fields__)
         if unknown or 'curves' not in record:
             raise PlanError(f'a machine file has no key {min(unknown)!r}' if unknown else 'a machine file needs the key curves')
-        tuples = {name: tuple(map(tuple, value)) if name == 'sums' else tuple(value) for name, value in record.items()
+        tuples = {name: tuple(map(tuple, value)) if name in ('sums', 'algorithms') else tuple(value) for name, value in record.items()
                   if isinstance(value, (list, tuple)) and name != 'curves'}
         return Machine(**{**record, **tuples, 'curves': tuple(map(Curve.from_json, record['curves']))})
 
@@ -106,11 +108,15 @@ def measure(comm, network, batch=1, seconds=2.0, room=None):
 
     room: bytes that the tiles to measure with may take.
     """
+    from . import algorithm_times, kernels
     from .layer_times import ROOM, memory_rates, times
     from .link_times import link, sums
     here = comm.host_comm()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     threads = kernel_threads()
+    # the first rank's choice of algorithms is everybody's: results must not depend on where a tile is computed
+    algorithms = comm.broadcast(algorithm_times.times(network, comm.size, batch, room or ROOM) if comm.rank == 0 else None)
+    kernels.set_rates(algorithms)
     # ranks that share cores are timed one after the other, as many at a time as there are cores: contention for memory is real, for time is not
     together = max(1, cores // threads)
     rounds = -(-int(comm.maximum(here.size)) // together)
@@ -124,7 +130,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None):
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
     points = sums(comm) if comm.size > 1 else ()
-    machine = _combine(gathered, links, points, cores, threads) if comm.rank == 0 else None
+    machine = replace(_combine(gathered, links, points, cores, threads), algorithms=tuple(algorithms)) if comm.rank == 0 else None
     return comm.broadcast(machine)
 
 

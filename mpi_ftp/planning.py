@@ -1,6 +1,7 @@
 """The plan of a run: by hand where the job says so, else found by the cost model; made by one rank, the same on all, within what each host has."""
 from dataclasses import replace
 
+from . import kernels
 from .errors import JobError, MemoryRefused, PlanError, nearest
 from .footprint import Footprint
 from .layer_times import ROOM
@@ -33,6 +34,7 @@ def plan_run(world, network, batch, job):
     else:                                   # what measures must fit as well
         machine = measure(world, network, batch, room=min(ROOM, max(LEAST_ROOM, (min(memory) - world.maximum(resident())) // 3)))
     machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()))
+    kernels.set_rates(machine.algorithms)
     plan, refused = None, None
     if world.rank == 0:
         try:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from . import job as jobs
+from . import kernels
 from .comm import Alone
 from .errors import JobError, MemoryRefused
 from .footprint import Footprint
@@ -117,7 +118,10 @@ def memory_of(job, machine):
 def machine_of(job, network, batch):
     """The machine file that the user names, else what is measured here on one rank."""
     if job.machine:
-        return read_machine(job.machine)
+        machine = read_machine(job.machine)
+        kernels.set_winograd(job.winograd)
+        kernels.set_rates(machine.algorithms)
+        return machine
     import h5py  # noqa: F401  (a run has it in memory, too)
     load_kernels(Alone(), job, losses_of(network))
     return measure(Alone(), network, batch)
