@@ -19,6 +19,8 @@ KEYS = ('cfg', 'weights', 'grid', 'groups', 'parts', 'threads', 'winograd', 'dty
 def add_arguments(parser, more=()):
     """The options of the command line that say which network runs how."""
     job.add_arguments(parser, keys=KEYS + tuple(more))
+    parser.add_argument('--weights-in', choices=('memory', 'file'), default='memory',
+                        help='file: memory holds the weights of the group at work, the others wait in $TMPDIR or /var/tmp (default: memory)')
 
 
 def fraction(text):
@@ -47,15 +49,16 @@ def plan_inference(network, ranks, batch, job, last=None):
     return with_parts(network, plan, job.parts, training=False) if job.parts else plan
 
 
-def start(network, job, batch, last=None):
-    """(world, inference Model with the job's weights) on the ranks at hand (collective). last: run only the layers up to this one."""
+def start(network, job, batch, last=None, paged=False):
+    """(world, inference Model with the job's weights) on the ranks at hand (collective). last: run only the layers up to this one;
+    paged: hold the weights of one group at a time."""
     world = comm.world(job.ranks)
     losses = losses_of(network)
     load_kernels(world, job, losses)
     needed = [layer.index for layer in network.layers if layer.tensors and (last is None or layer.index <= last)]
     file = open_weights(job.weights, network)
     part = network if last is None else Network(network.shape, network.layers[:last + 1], network.net, network.path)
-    model = Model(part, plan_inference(part, world.size, batch, job, last), world, np.dtype(job.dtype), training=False, losses=losses)
+    model = Model(part, plan_inference(part, world.size, batch, job, last), world, np.dtype(job.dtype), training=False, losses=losses, paged=paged)
     fill(file, model.parameters)
     covered = sum(index in file for index in needed)
     if covered < len(needed):

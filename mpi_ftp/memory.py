@@ -3,10 +3,13 @@
 Times are positions in the plan's sequence of events. The same packing serves the planner's prediction and the run.
 """
 import mmap
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+
+from .errors import MemoryRefused
 
 ALIGN = 64                  # bytes: a cache line, and the widest vector
 
@@ -65,6 +68,31 @@ class Arena:
         if nbytes > self.buffers[key].nbytes:
             raise ValueError(f'{key} was planned with {self.buffers[key].nbytes} bytes, asked for {nbytes}')
         return self.memory[offset:offset + nbytes].view(dtype).reshape(shape)
+
+
+class Paged:
+    """A flat array of zeros in a file without a name: pages come from it when touched, and can be let go when they were read or written.
+
+    The file is made in $TMPDIR, else /var/tmp, which unlike /tmp is never in memory. Raises MemoryRefused where it does not fit there.
+    """
+
+    def __init__(self, count, dtype):
+        self.itemsize = np.dtype(dtype).itemsize
+        import tempfile
+        folder, nbytes = os.environ.get('TMPDIR', '/var/tmp'), max(1, count * self.itemsize)
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                os.posix_fallocate(file.fileno(), 0, nbytes)            # or a full disk would be told by a signal
+                self.pages = mmap.mmap(file.fileno(), nbytes)
+        except OSError as error:
+            raise MemoryRefused(f'no room for {nbytes >> 20} MiB of weights in {folder}: {error.strerror}') from None
+        self.array = np.frombuffer(self.pages, dtype, count)
+
+    def release(self, first, last):
+        """Let go of the pages of numbers [first, last)."""
+        begin = first * self.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < last:
+            self.pages.madvise(mmap.MADV_DONTNEED, begin, last * self.itemsize - begin)
 
 
 def aligned_zeros(count, dtype):

@@ -25,11 +25,11 @@ class Model:
     hosts ('always': within a host too, where parting the work costs more than the wait).
     deterministic: sums of gradients do not depend on where ranks run; halos, gradients: 'half' sends them in half precision.
     losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same cuts, to
-    share its weights.
+    share its weights. paged: weights live in a file, in memory are those of the group at work (inference).
     """
 
     def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None, parameters=None,
-                 deterministic=False, halos='full', gradients='full'):
+                 deterministic=False, halos='full', gradients='full', paged=False):
         self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
         self.training, self.overlap, self.losses = training, overlap, losses or {}
         check(network, plan)
@@ -37,7 +37,7 @@ class Model:
         self.layouts = plan.layouts(network)
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
         self.tag, self.seeds, self.arrived, self.outputs, self.watched = 0, {}, set(), {}, None
-        self.parameters = parameters or self._parameters()
+        self.parameters = parameters or self._parameters(paged)
         if training:
             self.reduction = Reduction(self.parameters.grads, self.parameters.buckets, deterministic, gradients == 'half')
         self.states = {layer.index: self._state(layer, training and not frozen) for layer in network.layers}
@@ -59,7 +59,7 @@ class Model:
         box = shares[rank].computed[layer.index]
         return None if box.empty else (box.lo[1], box.hi[1])
 
-    def _parameters(self):
+    def _parameters(self, paged):
         """Weights of the computed channels, and the ranks that share them."""
         channels, comms, sharing, made = {}, {}, {}, {}
         for group, shares in zip(self.plan.groups, self.shares):
@@ -77,7 +77,7 @@ class Model:
                     comm = made[spans]
                 if mine is not None and layer.tensors:
                     channels[index], comms[index] = mine, comm
-        return Parameters(self.network, channels, comms, sharing, self.dtype, self.training)
+        return Parameters(self.network, channels, comms, sharing, self.dtype, self.training, paged)
 
     def _state(self, layer, live):
         index, shape = layer.index, layer.out_shape
@@ -164,6 +164,7 @@ class Model:
         tile = Tile(self.picture, picture)
         for group in self.groups:
             group.forward(tile)
+            self.parameters.release(group.layers)
         return self.value
 
     def backward(self, reduce=True):

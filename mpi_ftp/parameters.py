@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from . import kernels
-from .memory import aligned_zeros
+from .memory import Paged, aligned_zeros
 from .tile import BLOCK
 
 TRAINED = ('filters', 'bias', 'scale')
@@ -47,10 +47,11 @@ def cut_rows(first, last, shape, dtype):
 class Parameters:
     """Weights, gradients, momentum and running statistics of the channels that this rank computes.
 
-    channels: {layer: (first, last)}; comms: {layer: ranks that share those channels}; sharing: {layer: every rank's channels, or None}.
+    channels: {layer: (first, last)}; comms: {layer: ranks that share those channels}; sharing: {layer: every rank's channels, or None};
+    paged: the weights live in a file, and what `release` names leaves memory until it is used again.
     """
 
-    def __init__(self, network, channels, comms, sharing, dtype=np.float32, training=True):
+    def __init__(self, network, channels, comms, sharing, dtype=np.float32, training=True, paged=False):
         self.network, self.channels, self.comms, self.dtype = network, channels, comms, np.dtype(dtype)
         self.sharing = sharing
         self.segments, size = [], 0
@@ -62,7 +63,8 @@ class Parameters:
                         count = prod(shape)
                         self.segments.append(Segment(layer.index, name, size, size + count, shape))
                         size += count
-        self.flat = aligned_zeros(size, dtype)
+        self.paged = Paged(size, dtype) if paged else None
+        self.flat = self.paged.array if paged else aligned_zeros(size, dtype)
         self.grads = aligned_zeros(size if training else 0, dtype)
         self.momentum = aligned_zeros(size if training else 0, dtype)
         self.statistics = {}
@@ -79,6 +81,13 @@ class Parameters:
     def views(self, layer, flat):
         """name -> blocked array of one layer inside a flat array."""
         return {s.name: flat[s.first:s.last].reshape(s.shape) for s in self.segments if s.layer == layer}
+
+    def release(self, layers):
+        """Let go of the weights of some layers, where they live in a file."""
+        if self.paged:
+            for s in self.segments:
+                if s.layer in layers:
+                    self.paged.release(s.first, s.last)
 
     def weights(self, layer):
         return {**self.views(layer, self.flat), **self.statistics.get(layer, {})}

@@ -47,6 +47,7 @@ def fill(file, parameters):
             for name, _ in parameters.network.layers[index].tensors:
                 for first, last in parameters.pieces(index, name):
                     parameters.set(index, name, file.read(index, name, first, last), first=first)
+                    parameters.release([index])
 
 
 class Feed:

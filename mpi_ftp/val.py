@@ -26,7 +26,7 @@ def run(args):
     if not network.heads:
         from .errors import CfgError
         raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to evaluate')
-    world, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1)))
+    world, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1)), paged=args.weights_in == 'file')
     if job.reader == 'all' or world.rank == 0:
         from .pictures import Pictures
         with Pictures(job.data) as pictures:

@@ -5,6 +5,7 @@ every layer's `tensors` in order (Darknet's parser.c). The number of pictures is
 a version above 1000 hold connected layers transposed. A file may end early at the end of any layer ("darknet19_448.conv.23").
 """
 import math
+import mmap
 import struct
 from pathlib import Path
 
@@ -50,7 +51,9 @@ class WeightsFile:
         self.seen = max(0, struct.unpack('<q' if self.header == 20 else '<i', head[12:self.header])[0])
         self.offsets, self.network = {}, network
         self.layers_present = self._place(size)
-        self.values = np.memmap(self.path, '<f4', 'r', self.header, ((size - self.header) // 4,))
+        with open(self.path, 'rb') as file:
+            self.pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.values = np.frombuffer(self.pages, '<f4', (size - self.header) // 4, self.header)
 
     def _place(self, size):
         """Note where each tensor lies; the index of the first layer that the file does not cover."""
@@ -83,6 +86,7 @@ class WeightsFile:
         else:
             whole = flat.reshape(shape[0], -1)
         part = np.array(whole[first:last], np.float32, order='C')
+        self.pages.madvise(mmap.MADV_DONTNEED)          # or the whole file would come to lie in memory
         return part.reshape(len(part), *shape[1:])
 
     def __iter__(self):

@@ -1,11 +1,18 @@
 """Buffers that live at the same time never overlap, and the arena is not larger than it must be."""
 import mmap
 import random
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from core import NETWORKS, make_network, picture
 
-from mpi_ftp.memory import ALIGN, Arena, Buffer, aligned_zeros, pack
+from mpi_ftp.comm import Alone
+from mpi_ftp.errors import MemoryRefused
+from mpi_ftp.memory import ALIGN, Arena, Buffer, Paged, aligned_zeros, pack
+from mpi_ftp.model import Model
+from mpi_ftp.plan import by_hand
 
 
 @pytest.mark.parametrize('seed', range(20))
@@ -49,3 +56,33 @@ def test_released_pages_leave_memory_and_come_back_as_zeros():
     assert resident() - before > 60 << 20
     arena.release()
     assert resident() - before < 4 << 20 and not a.any()
+
+
+def test_paged_numbers_survive_being_let_go(monkeypatch, tmp_path):
+    def resident():
+        fields = Path('/proc/self/smaps_rollup').read_text()
+        return int(re.search(r'Rss: +(\d+) kB', fields)[1]) << 10
+
+    count = 4 << 20
+    paged = Paged(count, np.float32)
+    paged.array[:] = np.arange(count)
+    before = resident()
+    paged.release(1000, count)
+    assert before - resident() > 12 << 20
+    assert paged.array[999] == 999 and paged.array[1000] == 1000 and (paged.array[::4096] == np.arange(0, count, 4096)).all()
+    monkeypatch.setenv('TMPDIR', str(tmp_path / 'none'))
+    with pytest.raises(MemoryRefused, match='no room for 16 MiB of weights in .*none'):
+        Paged(count, np.float32)
+
+
+def test_inference_with_weights_in_a_file_gives_the_same(tmp_path):
+    network = make_network(tmp_path, NETWORKS['tiny-yolo'].split('[region]')[0], 36, 52)
+    found = []
+    for paged in (False, True):
+        model = Model(network, by_hand(network, 1, 1, (1, 1), [0, 3, 6]), Alone(), np.float64, training=False, paged=paged)
+        model.parameters.initialise(2)
+        for statistics in model.parameters.statistics.values():
+            statistics['variance'][...] = 1
+        model.forward(picture(network, 1, model.picture))
+        found.append(model.gather(len(network) - 1))
+    np.testing.assert_array_equal(*found)
