@@ -95,7 +95,7 @@ class Footprint:
         for group, shares in zip(self.plan.groups, self.shares):
             for index in range(group.start, group.stop):
                 layer, box = self.network.layers[index], shares[rank].computed[index]
-                if layer.tensors and not (group.cut_along_channels and box.empty):
+                if layer.tensors and not box.empty:
                     found[index] = (box.lo[1], box.hi[1]) if group.cut_along_channels else (0, layer.out_shape[0])
         return found
 

@@ -54,10 +54,10 @@ class Model:
 
     def _channels(self, group, shares, rank, layer):
         """The output channels whose weights a rank holds; None where it computes none."""
-        if not group.cut_along_channels:
-            return 0, layer.out_shape[0]
         box = shares[rank].computed[layer.index]
-        return None if box.empty else (box.lo[1], box.hi[1])
+        if box.empty:
+            return None
+        return (box.lo[1], box.hi[1]) if group.cut_along_channels else (0, layer.out_shape[0])
 
     def _parameters(self, paged):
         """Weights of the computed channels, and the ranks that share them."""

@@ -188,3 +188,20 @@ def test_finite_differences_through_a_whole_network(text, tmp_path):
             ends.append(loss())
         model.parameters.flat[part] = kept
         assert used.any() and abs((ends[0] - ends[1]) / (2 * h) - slope) <= 1e-5 * abs(slope) + 1e-4, segment
+
+
+@pytest.mark.mpi(3, 4, timeout=120)
+def test_a_rank_without_a_tile_holds_no_weights(tmp_path):
+    """Maps smaller than the grid go to the first ranks, by samples; the others neither hold nor sum nor step those layers."""
+    comm = comm_module.world()
+    network = make_network(tmp_path, NETWORKS['tiny-yolo'], 24, 16)
+    groups = []
+    for start, stop in ((0, 4), (4, len(network))):
+        n, c, h, w = network.tensor_shape(stop - 1, 2)
+        groups.append(GroupPlan(start, stop, ((0, n), (0, c), balanced(h, comm.size), (0, w)) if not start else tuple((0, v) for v in (n, c, h, w))))
+    plan = Plan(comm.size, 2, tuple(groups))
+    compare_with_one_rank(network, plan, comm)
+    _, _, model = run(network, plan, comm)
+    assert model.parameters.sharing[4] == ((0, 32),) + (None,) * (comm.size - 1)
+    assert (4 in model.parameters.channels) == (comm.rank == 0)
+    assert 0 in model.parameters.channels
