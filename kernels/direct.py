@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import native
+from .caches import caches
 from .jit import address, call, instructions, kernel
 from .threads import get_threads, spread, streams, workspace
 from .transform import emit_transpose
 
-PANEL_BYTES = 300_000       # filters of one pass over the inputs: they stay in the second-level cache
+PANEL = 0.28                # part of the second-level cache for the filters of one pass over the inputs
 FORWARD_PIXELS = 512        # output pixels that share them
 WEIGHTS_PIXELS = 800        # pixels summed in registers before the sum is added to memory
 PARTS = 8                   # that the work should have at least, to be shared by threads
@@ -149,10 +150,11 @@ def correlate(y, x, stride, filters, b_block, table, run):
     stream = int(streams(y))
     rows = max(4, FORWARD_PIXELS // max(1, y.shape[3]))
     groups, blocks, pair = y.shape[0] * -(-y.shape[2] // rows), y.shape[1], native.TILE.blocks
+    chunk = max(1, int(PANEL * caches().l2) // (run * 64 * pair))
 
     def part(first, last, ob0, ob1):
         _correlate(native.multiply.address, native.TILE.pixels, pair, stream, y, x, stride, filters, b_block, table, run, rows,
-                   first, last, ob0, ob1)
+                   chunk, first, last, ob0, ob1)
 
     if groups >= 4 * get_threads():
         spread(groups, lambda first, last: part(first, last, 0, blocks))
@@ -160,18 +162,17 @@ def correlate(y, x, stride, filters, b_block, table, run):
         spread(-(-blocks // pair), lambda first, last: part(0, groups, first * pair, min(blocks, last * pair)))
 
 
-@kernel('i i i i f5 f5 i i i n1 i i i i i i', ['float32'])
-def _correlate(multiply, pixels, pair, stream, y, x, stride, filters, b_block, table, run, rows, first, last, ob0, ob1):
+@kernel('i i i i f5 f5 i i i n1 i i i i i i i', ['float32'])
+def _correlate(multiply, pixels, pair, stream, y, x, stride, filters, b_block, table, run, rows, chunk, first, last, ob0, ob1):
     """y[n, ob, h, v] = sum over t, k of x[n, 0, h * stride, v * stride] (+ table[t] + k floats) * filters[ob, t, k].
 
     multiply, pixels, pair: micro-kernel, its largest tile in pixels and in blocks. y, x may be strided along all axes but
     the last. stream: write y past the caches. filters: address of (OCB, table.size, run, 16), blocks b_block floats apart.
-    rows: output rows worked on together. Only the row groups first ... last of all samples are computed, and of them the
+    rows, chunk: output rows and entries of the table worked on together. Only the row groups first ... last of all samples are computed, and of them the
     blocks ob0 ... ob1.
     """
     H, W = y.shape[2], y.shape[3]
     groups = (H + rows - 1) // rows
-    chunk = max(1, PANEL_BYTES // (run * 64 * pair))
     pieces = (W + pixels - 1) // pixels
     if pieces == 0:
         return

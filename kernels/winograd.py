@@ -16,18 +16,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import native, winograd_loops
+from .caches import caches
 from .threads import get_threads, spread, streams, workspace
 from .winograd_loops import SCRATCH, TRANSFORMS, odd_lines
 
-# Measured with 1 MiB of second-level cache:
-WHOLE = 2_000_000       # bytes of U up to which all filters are transformed beforehand ...
-TILES = 56              # ... and so many tiles worked on together; else
-V_BYTES = 8_000_000     # as many as V has room for here,
-PIECE = 32              # and the filters of so many input blocks transformed when they are used
-SUM_TILES = 150         # for the gradient of filters, tiles worked on together,
-ONCE = 400              # or all, up to so many, where the filters
-ONCE_BLOCKS = 256       # have so many blocks: then U is made and used piece by piece
-ONCE_PIECE = 8
+
+@dataclass(frozen=True)
+class Sizes:
+    """Measured with 1 MiB of second-level and 16 MiB of third-level cache to a core; other caches scale them."""
+    whole: int          # bytes of U up to which all filters are transformed beforehand ...
+    tiles: int          # ... and so many tiles worked on together; else
+    v_bytes: int        # as many as V has room for here,
+    piece: int          # and the filters of so many input blocks transformed when they are used
+    sum_tiles: int      # for the gradient of filters, tiles worked on together,
+    once: int           # or all, up to so many, where the filters
+    once_blocks: int    # have so many blocks: then U is made and used
+    once_piece: int     # so many input blocks at a time
+
+    @staticmethod
+    def of(caches):
+        scale = min(2.0, caches.l2 / (1 << 20))
+        far = max(caches.l3, caches.l2) / (16 << 20)
+        tiles = max(2 * native.TILE.pixels, int(56 * scale))
+        return Sizes(int(2_000_000 * scale), tiles, int(8_000_000 * far), max(4, int(32 * scale)), max(tiles, int(150 * scale)),
+                     400, 256, max(2, int(8 * scale)))
 
 
 @dataclass(frozen=True)
@@ -49,24 +61,24 @@ class Grouping:
 @functools.lru_cache(4096)
 def grouping(pass_, m, ocb, icb, n, h, w, threads):
     """The Grouping of a pass over n maps of h x w pixels from icb to ocb blocks, for so many threads."""
-    planes, pair = (m + 2) ** 2, native.TILE.blocks
+    planes, pair, best = (m + 2) ** 2, native.TILE.blocks, Sizes.of(caches())
     tiles = n * -(-h // m) * -(-w // m)
     if pass_ == 'backward_weights':
-        whole = tiles > (ONCE if ocb * icb >= ONCE_BLOCKS else TILES)
-        together = _even(tiles, SUM_TILES if whole else tiles)
-        piece = icb if whole else min(ONCE_PIECE, icb)
+        whole = tiles > (best.once if ocb * icb >= best.once_blocks else best.tiles)
+        together = _even(tiles, best.sum_tiles if whole else tiles)
+        piece = icb if whole else min(best.once_piece, icb)
         V, Z, U = icb * together * 16, ocb * together * 16, (ocb if whole else pair) * piece * 256
         by_blocks = not whole
         shared, own = ((V, Z), (0, 0, U)) if by_blocks else ((0, 0), (V, Z, U))
     else:
-        whole = tiles > TILES and ocb * icb * planes * 1024 <= WHOLE
-        most = TILES if whole else max(TILES, V_BYTES // (planes * icb * 64))
-        if tiles >= 2 * TILES * threads:                    # a group for each thread, rather than all tiles for all
+        whole = tiles > best.tiles and ocb * icb * planes * 1024 <= best.whole
+        most = best.tiles if whole else max(best.tiles, best.v_bytes // (planes * icb * 64))
+        if tiles >= 2 * best.tiles * threads:                    # a group for each thread, rather than all tiles for all
             most = min(most, -(-tiles // threads))
         together = _even(tiles, most)
         groups = -(-tiles // together)
         by_blocks = groups < 4 * threads and groups % threads > 0
-        piece = icb if whole else min(PIECE, icb)
+        piece = icb if whole else min(best.piece, icb)
         V, M, U = icb * together * 16, pair * together * 16, 0 if whole else pair * piece * 256
         shared = ocb * icb * 256 if whole else 0, V if by_blocks else 0
         own = 0 if by_blocks else V, M, U
