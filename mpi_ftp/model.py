@@ -149,6 +149,11 @@ class Model:
         if self.reducing:
             self.reduction.start_after(index)
 
+    def poll(self):
+        """Let sums of gradients progress, in the midst of a group."""
+        if self.reducing:
+            self.reduction.poll()
+
     # a step
 
     def forward(self, picture, truths=None, seen=0, key=0):

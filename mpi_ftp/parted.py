@@ -79,6 +79,7 @@ class PartedRun(GroupRun):
                 part.back.unfinish(index, settled=index in self.live)
                 part.back.data(index)
                 part.back.weights(index)
+            self.model.poll()
         self.send_gradients(self.d)
         self.receive_gradients()
         self.model.arrived.update(self.buffers.direct)

@@ -3,7 +3,7 @@ from .geometry import whole
 
 
 def layout_words(plan, group):
-    """How a group's output is cut, in a few letters: 2x3 grid, filters/4, samples/2, rank 0."""
+    """How a group's output is cut, in a few letters: 2x3 grid, filters/4, samples/2, rank 0; and in what parts."""
     n, c, h, w = (len(edges) - 1 for edges in group.edges)
     words = []
     if h * w > 1:
@@ -12,7 +12,8 @@ def layout_words(plan, group):
         words.append(f'filters/{c}')
     if n > 1:
         words.append(f'samples/{n}')
-    return ' '.join(words) or ('all' if plan.ranks == 1 else 'rank 0')
+    cut = ' '.join(words) or ('all' if plan.ranks == 1 else 'rank 0')
+    return cut + (', {}x{} parts'.format(*group.parts) if group.parted else '')
 
 
 def side(region):

@@ -7,12 +7,20 @@ import time
 
 import numpy as np
 
-from .allreduce import Sum, by_host, room, stages
+from .allreduce import LINE, Sum, by_host, room, stages
 
-PIECE = 1 << 19             # bytes that are summed at a time
-SLOTS = 6                   # pieces under way
+PART = 60 << 10             # bytes of a message: MPI sends up to 64 KiB without asking, and TCP moves such messages with the least work
+PIECE = 1 << 19             # bytes that are summed at a time inside a host
+SLOTS = 8                   # pieces under way
 TAGS = 16000                # of the first piece; exchanges count from 1
 TURNS = 1000                # pieces before a tag comes back
+
+
+def piece_size(hosts, itemsize):
+    """Numbers that are summed at a time."""
+    if len(hosts) == 1:
+        return PIECE // itemsize
+    return PART // itemsize // LINE * LINE * len(hosts) * min(map(len, hosts))
 
 
 class Reduction:
@@ -23,18 +31,16 @@ class Reduction:
 
     def __init__(self, grads, buckets, deterministic=False, half=False):
         self.pieces, numbers = [], {}
-        rooms = [room(stages(by_host(comm, deterministic), comm.rank), min(last - first, PIECE // grads.itemsize)) for _, first, last, comm in buckets
-                 if comm.size > 1]
-        self.scratch = [np.empty(max(rooms), grads.dtype) for _ in range(SLOTS)] if rooms else []
-        for layer, first, last, comm in buckets:
-            if comm.size == 1:
-                continue
-            found = stages(by_host(comm, deterministic), comm.rank)
-            for start in range(first, last, PIECE // grads.itemsize):
-                array = grads[start:min(last, start + PIECE // grads.itemsize)]
+        shared = [bucket for bucket in buckets if bucket[3].size > 1]
+        ways = {comm: by_host(comm, deterministic) for *_, comm in shared}
+        found = {comm: (stages(hosts, comm.rank), piece_size(hosts, grads.itemsize)) for comm, hosts in ways.items()}
+        self.scratch = [np.empty(max(room(*way) for way in found.values()), grads.dtype) for _ in range(SLOTS)] if found else []
+        for layer, first, last, comm in shared:
+            way, size = found[comm]
+            for start in range(first, last, size):
                 number = numbers[comm] = numbers.get(comm, -1) + 1
-                tag = TAGS + number % TURNS * 8
-                self.pieces.append((layer, Sum(comm, found, array, self.scratch[len(self.pieces) % SLOTS], tag, half)))
+                scratch, tag = self.scratch[len(self.pieces) % SLOTS], TAGS + number % TURNS * 8
+                self.pieces.append((layer, Sum(comm, way, grads[start:min(last, start + size)], scratch, tag, half)))
         self.ready = self.begun = 0             # pieces whose gradients are complete, and that were started
         self.active = []                        # (number, Sum) under way, oldest first
         self.seconds = self.waited = 0.0

@@ -44,6 +44,8 @@ def run(args):
     sides = {'width': args.side, 'height': args.side} if args.side else {}
     network = read_network(job.cfg, **sides)
     load_kernels(world, job, losses_of(network))
+    if world.rank == 0:
+        print(f'{world.size} ranks, kernels are loaded', flush=True)
     batches = numbers('batches', args.batches)
     machine = read_machine(job.machine) if job.machine else measure(world, network, max(batches), 4.0)
     if args.profile and world.rank == 0:
@@ -59,7 +61,8 @@ def run(args):
 class Row:
     """Seconds of a step on `ranks` ranks, and what became of them, the worst rank's: waited for halos, in batch norm's sums, for sums of gradients,
     and how long these were under way. predicted: by the cost model; bound: seconds that operations (of the rank with the most, at the
-    serial run's pace) and bytes (the most that a rank sends or receives) allow if one hides behind the other; sent: bytes of halos and gradients.
+    serial run's pace) and bytes (the most that a rank sends or receives) allow if one hides behind the other; processor: seconds of all ranks'
+    processors; sent: bytes of halos and gradients.
     """
     batch: int
     ranks: int
@@ -71,6 +74,7 @@ class Row:
     norms: float
     sums: float
     reductions: float
+    processor: float
     sent: tuple
     plan: str
 
@@ -113,8 +117,8 @@ class Contestant:
         self.world.rest()
 
     def step(self):
-        """One step as in training: (seconds, waited for halos, in norms, for sums of gradients, sums under way)."""
-        model, before, begun = self.model, dict(comm.waited), time.perf_counter()
+        """One step as in training: (seconds, waited for halos, in norms, for sums of gradients, sums under way, the processor's seconds)."""
+        model, before, begun, busy = self.model, dict(comm.waited), time.perf_counter(), time.process_time()
         model.parameters.zero_gradients()
         value = model.forward(self.picture, self.truths, seen=1 << 20)
         model.backward()
@@ -124,10 +128,11 @@ class Contestant:
         self.comm.sum(np.array([value]))
         sums = time.perf_counter() - asked
         model.parameters.step(1e-6 / self.batch, .9, 5e-4 * self.batch)
-        return time.perf_counter() - begun, halos, norms, sums, model.reduction.take_times()[0]
+        return time.perf_counter() - begun, halos, norms, sums, model.reduction.take_times()[0], time.process_time() - busy
 
     def figures(self, network):
-        """Gathered on rank 0: medians of the steps' figures, the worst rank's; (bytes of halos, of gradients) of the busiest rank; operations."""
+        """Gathered on rank 0: medians of the steps' figures, the worst rank's (all ranks' of the processor); (bytes of halos, of gradients) of the
+        busiest rank; operations."""
         mine = None
         if self.takes_part:
             middle = [median(column) for column in zip(*self.times[1:] or self.times)]
@@ -136,7 +141,8 @@ class Contestant:
         if gathered is None:
             return None
         figures, halos, sums, flops = zip(*(g for g in gathered if g))
-        return [max(column) for column in zip(*figures)], (max(halos), max(sums)), max(flops)
+        columns = list(zip(*figures))
+        return [max(column) for column in columns[:-1]] + [sum(columns[-1])], (max(halos), max(sums)), max(flops)
 
 
 def operations(network, plan, rank):
@@ -155,6 +161,8 @@ def operations(network, plan, rank):
 def measured(world, network, batch, counts, machine, job, seconds):
     """Rows of one batch on rank 0, else nothing (collective). All take turns for about so many seconds."""
     contestants = [Contestant(world, network, batch, ranks, machine, job) for ranks in counts]
+    if world.rank == 0:
+        print(f'batch {batch}: plans are made', flush=True)
     for contestant in contestants:
         contestant.turn(1)
     begun = time.perf_counter()
@@ -165,10 +173,10 @@ def measured(world, network, batch, counts, machine, job, seconds):
             break
     rows, found = [], [contestant.figures(network) for contestant in contestants]
     for contestant, figures in zip(contestants, found if world.rank == 0 else ()):
-        (took, halos, norms, sums, reductions), sent, flops = figures
+        (took, halos, norms, sums, reductions, processor), sent, flops = figures
         serial, all_flops = found[0][0][0], found[0][2]
         bound = max(serial * flops / all_flops, sum(sent) / machine.link[1] if contestant.ranks > 1 else 0.0)
-        rows.append(Row(batch, contestant.ranks, took, serial, contestant.plan.predicted['seconds'], bound, halos, norms, sums, reductions, sent,
+        rows.append(Row(batch, contestant.ranks, took, serial, contestant.plan.predicted['seconds'], bound, halos, norms, sums, reductions, processor, sent,
                         brief(contestant.plan)))
     return rows
 
@@ -185,13 +193,13 @@ def show(rows, machine):
     from .runfolder import show as show_table
     latency, bandwidth = machine.link
     table = Table(title=f'training steps; links {bandwidth * 8e-6:.0f} Mbit/s, {1e6 * latency:.0f} us', box=None)
-    for name in ('batch', 'ranks', 'ms', 'predicted', 'faster', 'efficiency', 'bound', 'MB halos', 'MB sums', 'wait halos', 'norms', 'sums', 'of', 'hidden'):
+    for name in ('batch', 'ranks', 'ms', 'predicted', 'faster', 'efficiency', 'bound', 'MB halos', 'MB sums', 'ms processors', 'wait halos', 'norms', 'sums', 'of', 'hidden'):
         table.add_column(name, justify='right')
     for row in rows:
         cells = [str(row.batch), str(row.ranks), f'{1e3 * row.seconds:.1f}', f'{1e3 * row.predicted:.1f}', f'{row.serial / row.seconds:.2f}x',
                  f'{row.efficiency:.1%}', f'{row.serial / row.ranks / row.bound:.1%}']
         if row.ranks > 1:
-            cells += [f'{nbytes / 1e6:.2f}' for nbytes in row.sent] + [f'{1e3 * value:.1f}' for value in (row.halos, row.norms, row.sums, row.reductions)]
+            cells += [f'{nbytes / 1e6:.2f}' for nbytes in row.sent] + [f'{1e3 * value:.1f}' for value in (row.processor, row.halos, row.norms, row.sums, row.reductions)]
             cells.append('' if row.hidden is None else f'{row.hidden:.0%}')
         table.add_row(*cells)
     show_table(table, 140)

@@ -9,6 +9,7 @@ from mpi_ftp.__main__ import main
 from mpi_ftp.plan import Plan, by_hand
 from mpi_ftp.plan_table import plan_table
 from mpi_ftp.search import find_plan
+from mpi_ftp.subtiles import with_parts
 
 
 def printed(table):
@@ -33,6 +34,14 @@ def test_the_table_has_a_line_for_each_layer(tmp_path):
         assert any(line[:1] == [str(layer.index)] and '{2}x{1}x{0}'.format(*layer.out_shape) in line for line in lines)
     assert 'ms a step' in text and 'MiB on the fullest rank' in text
     assert 'ms a step' not in printed(plan_table(network, by_hand(network, 2, 1, (1, 2), [0])))
+    parted = with_parts(network, by_hand(network, 2, 1, (1, 2), [0, 2], recompute=True), (4, 1))
+    assert '1x2, 4x1 parts' in printed(plan_table(network, parted)) and Plan.from_json(json.loads(json.dumps(parted.to_json()))) == parted
+    assert not any(group.parted for group in Plan.from_json(without_parts(parted.to_json())).groups)
+
+
+def without_parts(record):
+    """A plan as older versions wrote it."""
+    return {**record, 'groups': [{name: value for name, value in group.items() if name != 'parts'} for group in record['groups']]}
 
 
 def run_plan(tmp_path, *words):

@@ -37,6 +37,7 @@ def numbers(rank, size, dtype, step=0):
 def reduce(comm, hosts, sizes, dtype, monkeypatch, steps=1, polls=True, **options):
     """Sums of `steps` steps of buckets of such sizes; layer numbers fall as in a backward pass."""
     monkeypatch.setattr(reduction, 'PIECE', 400 * np.dtype(dtype).itemsize)
+    monkeypatch.setattr(reduction, 'PART', 120 * np.dtype(dtype).itemsize)
     grads, placed = np.empty(sum(sizes), dtype), Placed(comm, hosts)
     edges = np.cumsum([0, *sizes])[::-1]
     buckets = [(2 * k, edges[i + 1], edges[i], placed) for i, k in enumerate(reversed(range(len(sizes))))]

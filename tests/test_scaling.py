@@ -31,9 +31,9 @@ def test_operations_of_one_rank_are_those_of_the_network(tmp_path):
 
 
 def test_efficiency_and_hidden_part():
-    row = Row(4, 2, .06, .1, .05, .05, .01, .002, .003, .03, (10, 20), '')
+    row = Row(4, 2, .06, .1, .05, .05, .01, .002, .003, .03, .1, (10, 20), '')
     assert row.efficiency == pytest.approx(.1 / 2 / .06) and row.hidden == pytest.approx(.9)
-    assert Row(4, 1, .1, .1, .1, .1, 0, 0, 0, 0, (0, 0), '').hidden is None
+    assert Row(4, 1, .1, .1, .1, .1, 0, 0, 0, 0, .1, (0, 0), '').hidden is None
 
 
 def test_the_verb(tmp_path):
