@@ -48,11 +48,12 @@ class Messages:
         """Let the messages progress, MPI moves them only when it is called; whether all are complete."""
         return not self.requests or self.mpi.Request.Testall(self.requests)
 
-    def wait(self):
+    def wait(self, kind='messages'):
+        """kind: what the time counts as."""
         if self.requests:
             begun = time.perf_counter()
             if self.patient:
                 until(self.poll)
             else:
                 self.mpi.Request.Waitall(self.requests)
-            waited['messages'] += time.perf_counter() - begun
+            waited[kind] += time.perf_counter() - begun

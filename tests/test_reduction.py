@@ -98,3 +98,18 @@ def test_times_are_told_once(monkeypatch):
     _, sums = reduce(comm, 'ab', (5000,), np.float32, monkeypatch)
     under_way, waited = sums.take_times()
     assert 0 < waited <= under_way and sums.take_times() == (0, 0)
+
+
+@pytest.mark.mpi(2, 3, 6)
+def test_small_sums_in_one_round_add_in_the_order_of_ranks():
+    comm = comm_module.world()
+    some = comm.split(0)
+    some.in_order = True
+    for step in range(3):
+        for shape, dtype in (((2, 3, 16), np.float64), ((7,), np.float32), ((2, 3, 16), np.float32)):
+            array = numbers(comm.rank, int(np.prod(shape)), dtype, step).reshape(shape)
+            truth = numbers(0, array.size, dtype, step)
+            for rank in range(1, comm.size):
+                truth = truth + numbers(rank, array.size, dtype, step)
+            assert some.sum(array) is array
+            np.testing.assert_array_equal(array.ravel(), truth)
