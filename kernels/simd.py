@@ -97,7 +97,11 @@ class Emitter:
 
     def lane(self, vector, lane):
         """One lane of a vector in every lane."""
-        pick = ir.Constant(ir.VectorType(INT32, self.width), [lane] * self.width)
+        return self.shuffle(vector, [lane] * self.width)
+
+    def shuffle(self, vector, lanes):
+        """The lanes of a vector with the given numbers."""
+        pick = ir.Constant(ir.VectorType(INT32, len(lanes)), lanes)
         return self.b.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), pick)
 
     def fma(self, x, y, z):

@@ -5,7 +5,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from mpi_ftp.kernels import micro
+from mpi_ftp.kernels import depthwise, micro
 from mpi_ftp.kernels.simd import INT, POINTER, TILES, Emitter
 
 CPUS = [('avx512', 'skylake-avx512'), ('avx512', 'znver4'), ('avx512', 'znver5'), ('avx512', 'sapphirerapids'),
@@ -18,12 +18,17 @@ MULTIPLY_ADD = {'avx512': r'vfmadd\d+ps\s.*zmm', 'avx2': r'vfmadd\d+ps\s.*ymm', 
 
 def assembly(kind, tile, cpu, size, blocks):
     """LLVM's output for one micro-kernel."""
+    emit = getattr(micro, f'emit_{kind}')
+    return compiled(lambda emitter, *arguments: emit(emitter, tile, size, blocks, *arguments), ARGUMENTS[kind], tile, cpu)
+
+
+def compiled(emit, arguments, tile, cpu):
     module = ir.Module()
     module.triple = tile.triple
-    types = [POINTER if letter == 'P' else INT for letter in ARGUMENTS[kind]]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), types), kind)
+    types = [POINTER if letter == 'P' else INT for letter in arguments]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), types), 'kernel')
     emitter = Emitter(ir.IRBuilder(function.append_basic_block('entry')), tile.width)
-    getattr(micro, f'emit_{kind}')(emitter, tile, size, blocks, *function.args)
+    emit(emitter, *function.args)
     emitter.b.ret_void()
     machine = llvm.Target.from_triple(tile.triple).create_target_machine(cpu=cpu, opt=3)
     parsed = llvm.parse_assembly(str(module))
@@ -50,6 +55,21 @@ def test_no_spills(kind, name, cpu):
             found = SPILL.findall(text)
             assert not found, f'{size} x {blocks}: {len(found)} spills'
             assert len(re.findall(MULTIPLY_ADD[name], text)) >= size * blocks * 16 // tile.width
+
+
+@pytest.mark.parametrize('name, cpu', CPUS)
+@pytest.mark.parametrize('group, columns, step, spacing', [(1, 3, 1, 1), (1, 3, 2, 1), (1, 5, 1, 1), (1, 7, 1, 1), (2, 3, 1, 1),
+                                                          (4, 3, 2, 1), (8, 3, 1, 1)])
+def test_no_spills_in_depthwise(group, columns, step, spacing, name, cpu):
+    tile = TILES[name]
+    for size in range(1, depthwise.largest(tile, group) + 1):
+        text = compiled(lambda e, *a: depthwise.emit_stencil(e, size, group, columns, step, spacing, *a), 'iiiPiiPiiiPii', tile, cpu)
+        assert not SPILL.findall(text), f'stencil of {size}'
+        assert len(re.findall(MULTIPLY_ADD[name], text)) >= size * columns * 16 // tile.width
+    for rows in range(1, min(columns, depthwise.tap_rows(tile, columns)) + 1):
+        text = compiled(lambda e, *a: depthwise.emit_gather(e, depthwise.unroll(tile), rows, group, columns, step, spacing, *a), 'iiPiPiiPi', tile, cpu)
+        assert not SPILL.findall(text), f'gather of {rows} rows'
+        assert len(re.findall(MULTIPLY_ADD[name], text)) >= rows * columns * 16 // tile.width
 
 
 def test_neon_multiplies_by_lanes():
