@@ -5,24 +5,62 @@ from .errors import MemoryRefused
 from .footprint import Footprint
 from .refine import predicted, refined, with_cuts
 
-PRICES = 0.0, 1e-11, 1e-10, 1e-9, 1e-6       # seconds that a byte kept from forward to backward is worth
-LIMITS = 1, 1 / 2, 1 / 4, 1 / 8                # of the whole tape: the most that one group may recompute at once
+PRICES = 0.0, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 16.0, 256.0      # what all bytes kept from forward to backward are worth, in steps
+LIMITS = 1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32        # of the whole tape: the most that one group may recompute at once
+TRIED = 3                                       # ways to cut large maps that are tried under a limit of memory
 
 
 def within(model, searches, cuts, memory):
     """The cheapest plan whose fullest rank holds at most `memory` bytes. Raises MemoryRefused."""
-    candidates, seen, least = {}, {}, None
-    for search in searches:
-        for plan in thrifty(search):
-            candidates.setdefault(plan, search)
-    for plan in sorted(candidates, key=lambda plan: model.price(plan).seconds):
-        footprint = Footprint(model.network, plan, model.machine, model.training)
-        peak, rank = footprint.worst()
-        if least is None or peak < least[0]:
-            least = peak, rank, footprint
-        if peak <= memory:
-            return best_of(model, [refined(model, plan, cuts), with_cuts(model, plan, cuts), plan], memory, candidates[plan])
-    raise MemoryRefused(refusal(model, least, memory))
+    budget = Budget(model, memory)
+    for search in promising(searches):
+        for limit in LIMITS:
+            budget.try_prices(search, limit * largest(search))
+    if budget.best is None:
+        raise MemoryRefused(refusal(model, budget.least, memory))
+    _, plan, search = budget.best
+    return best_of(model, [refined(model, plan, cuts), with_cuts(model, plan, cuts), plan], memory, search)
+
+
+class Budget:
+    """The best plan found so far that fits, (seconds, Plan, Search), and the least that was found, (bytes, rank, Footprint)."""
+
+    def __init__(self, model, memory):
+        self.model, self.memory, self.best, self.least, self.footprints = model, memory, None, None, {}
+
+    def try_prices(self, search, limit):
+        """Halve the prices of bytes until the lowest is known for which a plan fits: what costs more takes less memory and more time."""
+        prices = [price * unit(search) for price in (PRICES if self.model.training else PRICES[:1])]
+        low, high, trial = 0, len(prices) - 1, len(prices) - 1
+        while low <= high:
+            found = search.best(prices[trial], limit)
+            if found is None:
+                return
+            if self.fits(found[1]):
+                seconds, high = self.model.price(found[1]).seconds, trial - 1
+                if self.best is None or seconds < self.best[0]:
+                    self.best = seconds, found[1], search
+            elif trial == len(prices) - 1:
+                return
+            else:
+                low = trial + 1
+            trial = (low + high) // 2
+
+    def fits(self, plan):
+        if plan not in self.footprints:
+            self.footprints[plan] = footprint = Footprint(self.model.network, plan, self.model.machine, self.model.training)
+            peak, rank = footprint.worst()
+            if self.least is None or peak < self.least[0]:
+                self.least = peak, rank, footprint
+        return self.footprints[plan].worst()[0] <= self.memory
+
+
+def promising(searches):
+    """The few ways to cut large maps that are fastest when memory does not count, and when it does most."""
+    quick, thrifty = ([entry for entry in ((search.best(price * unit(search), largest(search)), number) for number, search in enumerate(searches)) if entry[0]]
+                      for price in (PRICES[0], PRICES[-1]))
+    order = [number for found in zip(sorted(quick, key=lambda e: e[0][0]), sorted(thrifty, key=lambda e: e[0][0])) for _, number in found]
+    return [searches[number] for number in list(dict.fromkeys(order))[:TRIED]]
 
 
 def best_of(model, plans, memory, search):
@@ -34,14 +72,14 @@ def best_of(model, plans, memory, search):
     return predicted(model, plan, search, footprint)
 
 
-def thrifty(search):
-    """Plans that keep and recompute less and less."""
-    whole = max(float(search.space.table(way).sums['tape'][-1, 0]) for way in search.ways[:1])
-    for share in LIMITS:
-        for price in PRICES if share < 1 or search.recompute != 'none' else PRICES[:3]:
-            found = search.best(price, share * whole)
-            if found:
-                yield found[1]
+def unit(search):
+    """Seconds a byte at which the whole tape is worth a step."""
+    return float(search.rest[0]) / largest(search)
+
+
+def largest(search):
+    """Bytes of the whole tape, all layers in one group."""
+    return max(float(search.space.table(way).sums['tape'].max()) for way in search.ways[:1])
 
 
 def refusal(model, least, memory):
@@ -58,13 +96,15 @@ def footprint_of(footprint, rank, layer):
 
 
 def more_ranks(model, memory):
-    """', or N ranks' where more ranks fit the budget."""
-    for ranks in range(model.ranks + 1, min(64, 4 * model.ranks + 8) + 1):
+    """', or N ranks' where some larger number fits the budget, without parts."""
+    for ranks in sorted({model.ranks + 1, model.ranks + 2, model.ranks * 3 // 2 + 1, *(model.ranks * k for k in (2, 3, 4, 6, 8))}):
+        if ranks > 64:
+            break
         other = CostModel(model.network, model.machine.placed(ranks), model.batch, ranks, training=model.training)
-        for search in searches_of(other, None, 'auto', 'auto', 'auto')[:1]:
-            found = search.best(PRICES[-1])
-            if found and Footprint(model.network, found[1], other.machine, model.training).worst()[0] <= memory:
-                return f', or {ranks} ranks'
+        search = searches_of(other, None, 'auto', 'auto', 'auto', ())[0]
+        found = search.best(PRICES[-1] * unit(search), largest(search) * LIMITS[3])
+        if found and Footprint(model.network, found[1], other.machine, model.training).worst()[0] <= memory:
+            return f', or {ranks} ranks'
     return ''
 
 

@@ -10,9 +10,10 @@ from .extents import Extents
 from .layer_cost import ITEM, LayerCosts
 from .message_cost import MessageCosts
 from .network import PICTURE
+from .part_cost import PartCosts
 
 BUCKET = 1 << 20            # bytes of gradient summed at a time
-PARTS = 'forward', 'backward', 'recompute', 'exchange', 'norm_sums', 'gradient_sums', 'optimizer'
+PARTS = 'forward', 'backward', 'recompute', 'exchange', 'norm_sums', 'gradient_sums', 'optimizer', 'input'
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,16 @@ class CostModel:
             if (group, makers) not in self.rows:
                 self.rows[group, makers] = self.row(group, made)
             rows.append(self.rows[group, makers])
-        tail = self.after(plan, rows) if self.training else {}
+        tail = {**(self.after(plan, rows) if self.training else {}), 'input': self.input()}
         parts = {part: sum(row.get(part, 0.0) for row in rows) + tail.get(part, 0.0) for part in PARTS}
         return Price(sum(parts.values()), parts, rows)
+
+    def input(self):
+        """Seconds that preparing the next pictures takes from computing: none where a host has a core to spare for it."""
+        machine, (_, h, w) = self.machine, self.network.shape
+        if machine.crowd * machine.threads < machine.cores:
+            return 0.0
+        return self.batch * h * w * machine.crowd / self.ranks * machine.picture / machine.cores
 
     def extent(self, group):
         """(Extents, sums of layers) of one group."""
@@ -63,11 +71,23 @@ class CostModel:
             self.extents[key] = extents, self.layers.sums(extents)
         return self.extents[key]
 
+    def parts(self, group):
+        """Sums of a group that is taken in parts."""
+        key = group.start, group.stop, group.edges, group.parts
+        if key not in self.extents:
+            self.extents[key] = PartCosts(self.layers, [group.stop], [group.edges], self.batch, group.parts, group.start).sums
+        return self.extents[key]
+
     def row(self, group, made):
         """Seconds of one group by part. made: {tensor: group that makes it}."""
         (extents, sums), start = self.extent(group), group.start
         row = {part: float(sums[part][0, start]) for part in ('forward', 'backward', 'norm_sums')}
         row['recompute'] = float(sums['again'][0, start]) if group.recompute else 0.0
+        if group.parted:
+            parts = self.parts(group)
+            row.update(forward=float(parts['forward'][0, start]))
+            if self.training:
+                row.update(backward=float(parts['backward'][0, start]), recompute=float(parts['again'][0, start]))
         entries = self.messages.inputs(extents, start, slice(0, 1))
         enter = self.messages.enter(entries, sums['ahead'][:, start], sums['behind'][:, start], lambda source: self.extent(made[source])[0].owned[source])
         for part in ('forward', 'backward'):

@@ -13,20 +13,24 @@ from .ways import Way, main_ways, sized, stripped, tail_ways
 
 LAYOUTS = 'auto', 'spatial', 'samples', 'tail'
 CERTAIN = 0.98              # of a layer's time alone: in a group its cuts are carried over, and may fall a row better
+PARTS = (2, 1), (4, 1), (8, 1), (4, 4)      # rows and columns in which a rank may take its tile, one after the other
 FUSED_FILTERS = 3           # layers of a group that is cut along filters: a convolution and what does not mix channels
 
 
 class Search:
     """Dynamic programming for one way to cut large maps, `tails` for the others.
 
-    starts: first layers of the groups where they are prescribed, or None; by_hand: every map that is large enough is cut as `main`.
+    starts: first layers of the groups where they are prescribed, or None; by_hand: every map that is large enough is cut as `main`; parts: what a rank may
+    take its tile in where memory is short.
     """
 
-    def __init__(self, space, main, tails, starts=None, recompute='auto', by_hand=False, layout='auto'):
+    def __init__(self, space, main, tails, starts=None, recompute='auto', by_hand=False, layout='auto', parts=PARTS):
         self.space, self.model, self.network, self.main = space, space.model, space.network, main
         self.ways = [way for way in dict.fromkeys([main, *tails]) if space.table(way)]
         self.starts, self.recompute, self.by_hand, self.layout = starts, recompute, by_hand, layout
+        self.parts = parts if recompute != 'none' or not space.model.training else ()
         self.following = {a: b for a, b in pairwise([*starts, len(self.network)])} if starts else None
+        self.tail = smallest_maps(self.network) if layout == 'tail' else None
         self.rest = self.least()
 
     def least(self):
@@ -66,20 +70,25 @@ class Search:
             stop += 1
         return stop
 
-    def allowed(self, way, stops):
-        """Which ends may be cut so: where a way was chosen by hand, others are for what is too small for it."""
-        if way == self.main or not self.by_hand:
-            return np.ones(len(stops), bool)
-        mains = self.space.table(self.main).edges if self.main in self.ways else {}
-        return np.array([stop not in mains and way == self.fallback(stop) for stop in stops.tolist()], bool) if self.layout != 'tail' else np.ones(len(stops), bool)
+    def allowed(self, start, way, stops):
+        """Which ends may be cut so: where a way was chosen by hand, others are for what is too small for it, and for the tail on one rank."""
+        good = np.ones(len(stops), bool)
+        if self.tail is not None:
+            if start >= self.tail:
+                return good & (way == WHOLE)
+            good &= stops <= self.tail
+        if way != self.main and self.by_hand:
+            mains = self.space.table(self.main).edges if self.main in self.ways else {}
+            good &= np.array([stop not in mains and way == self.fallback(stop) for stop in stops.tolist()], bool)
+        return good
 
     def fallback(self, stop):
         """The way to cut by hand what is too small for the main one: the first that can."""
         return next(way for way in self.ways if way != self.main and stop in self.space.table(way).edges)
 
     def best(self, price=0.0, limit=float('inf'), bound=float('inf'), cap=float('inf')):
-        """(seconds by the tables, Plan) of the cheapest plan when a byte of tape costs `price` seconds and no group recomputes more than `limit` bytes.
-        None where there is none below `bound`; `cap`: seconds without that price that no plan of interest exceeds."""
+        """(seconds by the tables, Plan) of the cheapest plan when a byte of tape costs `price` seconds and no group recomputes more than `limit` bytes
+        at once (a forward pass: works on more). None where there is none below `bound`; `cap`: seconds without that price that no plan of interest exceeds."""
         count, cap = len(self.network), min(cap, bound) if not price else cap
         value = {way: np.full(count + 1, np.inf) for way in self.ways}
         back = {way: [None] * (count + 1) for way in self.ways}
@@ -88,42 +97,50 @@ class Search:
             for way in self.ways if befores else ():
                 ends = self.ends(way, start, cap)
                 for before in befores if ends.start < ends.stop else ():
-                    if self.layout != 'tail' or before != WHOLE or way == WHOLE:        # a tail on one rank stays there
-                        self.relax(value, back, start, before, way, ends, price, limit)
+                    self.relax(value, back, start, before, way, ends, price, limit)
         end = min(self.ways, key=lambda way: value[way][count])
         if not value[end][count] < bound:
             return None
         groups, way, stop = [], end, count
         while stop:
-            start, before, again = back[way][stop]
-            groups.append(GroupPlan(start, stop, stripped(self.space.table(way).edges[stop]), (), again))
+            start, before, (again, parts) = back[way][stop]
+            groups.append(GroupPlan(start, stop, stripped(self.space.table(way).edges[stop]), (), again, parts))
             way, stop = before, start
         return float(value[end][count]), Plan(self.model.ranks, self.model.batch, tuple(reversed(groups)))
 
     def relax(self, value, back, start, before, way, ends, price, limit):
         """Lower the values at all ends that groups from `start` reach."""
         reached, steps = value[before][start] if start else 0.0, self.space.steps(start, way, before, ends)
-        total, again = self.step(steps, price, limit)
-        total = np.where(self.allowed(way, steps.stops), reached + total, np.inf)
+        choices = self.choices(start, way, steps, price, limit)
+        seconds = np.array([seconds for _, seconds in choices])
+        chosen = seconds.argmin(0)
+        total = np.where(self.allowed(start, way, steps.stops), reached + seconds.min(0), np.inf)
         if self.following:
             total[steps.stops != self.following[start]] = np.inf
         known = value[way][steps.stops]
         for k in np.flatnonzero(total < known).tolist():
-            back[way][steps.stops[k]] = start, before, bool(again[k])
+            back[way][steps.stops[k]] = start, before, choices[chosen[k]][0]
         value[way][steps.stops] = np.minimum(known, total)
 
-    def step(self, steps, price=0.0, limit=float('inf')):
-        """(seconds with the price of bytes, whether to recompute) of groups."""
-        kept = steps.seconds + price * (steps.tape + steps.held)
-        if self.recompute == 'none':
-            return kept, np.zeros(len(kept), bool)
-        again = np.where(steps.tape <= limit, steps.seconds + steps.again + price * steps.held, np.inf)
-        if self.recompute == 'all':
-            return again, np.ones(len(kept), bool)
-        return np.minimum(kept, again), again < kept
+    def choices(self, start, way, steps, price=0.0, limit=float('inf')):
+        """[((whether to recompute, parts), seconds with the price of bytes)]: what groups may do to need less memory."""
+        whole, training = (1, 1), self.model.training
+        found = [] if self.recompute == 'all' else [((False, whole), steps.seconds + price * (steps.tape + steps.held))]
+        if not training:
+            found = [((False, whole), np.where(steps.tape <= limit, steps.seconds, np.inf))]
+        elif self.recompute != 'none':
+            found.append(((True, whole), np.where(steps.tape <= limit, steps.seconds + steps.again + price * steps.held, np.inf)))
+        if limit < float('inf'):
+            table = self.space.table(way)
+            first = int(np.searchsorted(table.stops, steps.stops[0]))
+            rows = slice(first, first + len(steps.stops))
+            for parts in self.parts:
+                more, tape = (array[rows] for array in self.space.parted(way, start, parts))
+                found.append(((training, parts), np.where(tape <= limit, steps.seconds + more + price * steps.held, np.inf)))
+        return found
 
 
-def searches_of(model, grid, groups, recompute, layout):
+def searches_of(model, grid, groups, recompute, layout, parts=PARTS):
     """A Search for every way to cut large maps that may be chosen. Raises PlanError."""
     network, ranks, batch = model.network, model.ranks, model.batch
     if layout not in LAYOUTS:
@@ -138,8 +155,16 @@ def searches_of(model, grid, groups, recompute, layout):
     found = []
     for way in mains:
         starts = first_layers(network, groups, way.grid)
-        found.append(Search(space, sized(way, speeds), tails, starts, recompute, bool(grid) or layout != 'auto', layout))
+        if starts and layout == 'tail':
+            starts = sorted({*starts, smallest_maps(network)})
+        found.append(Search(space, sized(way, speeds), tails, starts, recompute, bool(grid) or layout != 'auto', layout, parts))
     return found
+
+
+def smallest_maps(network):
+    """The first layer whose output is as small as the smallest: where the tail of few pixels and many weights begins."""
+    pixels = [layer.out_shape[1] * layer.out_shape[2] for layer in network.layers]
+    return pixels.index(min(pixels))
 
 
 def first_layers(network, groups, grid):

@@ -39,6 +39,8 @@ class LayerCosts:
             if pool and pool.index < max(extents.stops) and index not in extents.cuts:
                 for part, value in self.pooled(extents, self.network.layers[index], pool, found).items():
                     found[part][:, index] += np.where(extents.stops > pool.index, value, 0.0)
+        if not self.training:
+            found['tape'] = np.diff(np.maximum.accumulate(found['tape'][:, ::-1], 1), prepend=0.0)[:, ::-1]        # summed below: the largest from each start on
         for part in SUMMED:
             found[part] = found[part][:, ::-1].cumsum(1)[:, ::-1]
         return found
@@ -61,6 +63,8 @@ class LayerCosts:
                 found['weights'] = self.update(found['held']) + (1.0 if self.one_host else 0.5) * bucket
             kept = any(Needs.input_again(self.network.layers[r]) for r in self.network.readers[index]) + Needs.z_again(layer)
             found['tape'] = kept * ITEM * prod(most(extents.computed[index]))
+        else:                               # a forward pass keeps nothing: what a layer works on
+            found['tape'] = working_set(extents, layer)
         found['held'] = found['held'] * ITEM * (3 if self.training else 1)
         if not self.one_host:
             typical = [side.mean(1)[:, None] for side in lengths(extents.computed[index])]
@@ -139,3 +143,8 @@ class LayerCosts:
     def update(self, count):
         """Seconds of the optimizer's step and of clearing so many gradients."""
         return count * (self.machine.sgd + ITEM * self.machine.copy / 2) * self.pace.max()
+
+
+def working_set(extents, layer):
+    """Bytes of a layer's output and inputs."""
+    return ITEM * (prod(most(extents.computed[layer.index])) + sum(prod(most(extents.reads[layer.index, k])) for k in range(len(layer.inputs))))

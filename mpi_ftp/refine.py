@@ -21,7 +21,7 @@ def with_cuts(model, plan, cuts):
         return plan
     for number, group in enumerate(plan.groups):
         inner = [i for i in range(group.start, group.last) if not model.network.layers[i].halo_free]
-        if not inner or len(group.edges[2]) + len(group.edges[3]) <= 4:
+        if not inner or group.parted or len(group.edges[2]) + len(group.edges[3]) <= 4:
             continue
         best = model.price(plan).seconds
         for index in inner:

@@ -3,7 +3,7 @@ import numpy as np
 
 from .budget import within
 from .cost import CostModel
-from .dynamic import Search, checked_cuts, searches_of
+from .dynamic import PARTS, Search, checked_cuts, searches_of
 from .errors import PlanError
 from .plan import per_layer
 from .refine import predicted, refined
@@ -22,7 +22,7 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
     if not training:
         recompute, cuts = 'none', 'none'
     checked_cuts(network, cuts)
-    searches = searches_of(model, grid, groups, recompute, layout)
+    searches = searches_of(model, grid, groups, recompute, layout, PARTS if cuts in (None, 'auto', 'none') else ())
     if memory is None:
         plan, search = fastest(searches)
         return predicted(model, refined(model, plan, cuts), search)

@@ -5,8 +5,11 @@ import numpy as np
 
 from .extents import Extents
 from .layer_cost import ITEM
+from .part_cost import PartCosts, fits
+from .subtiles import obstacle
 from .ways import Way
 
+PASSES = 'forward', 'backward'
 INNER = 'forward', 'backward', 'norm_sums', 'weights'
 WHOLE = Way((1, 1, 1, 1))
 
@@ -37,7 +40,7 @@ class Space:
 
     def __init__(self, model):
         self.model, self.network = model, model.network
-        self.tables, self.found, self.priced = {}, {}, 0
+        self.tables, self.found, self.parts, self.priced = {}, {}, {}, 0
 
     def edges(self, way, stop):
         """Cut points of the output of layer stop - 1; None where it cannot be cut so."""
@@ -76,6 +79,32 @@ class Space:
         seconds = sum(sums[part] for part in INNER) + enter['forward'] + enter['backward'] + enter['exchange']
         held = sums['held'] + sum(sizes.max(1) for _, _, _, sizes, _, _ in entries) * ITEM
         return Steps(table.stops[rows], seconds + 2 * model.machine.call, sums['again'], sums['tape'], held)
+
+    def parted(self, way, start, parts):
+        """(seconds that groups from `start` take more when every rank takes its tile in parts, again included; bytes of tape of a part): arrays over all
+        stops of the way, infinite where a group cannot be taken so."""
+        if (way, start, parts) not in self.parts:
+            table, count = self.table(way), len(self.network)
+            sums, rows = self.part_sums(way, parts)
+            free = next((stop for stop in range(start + 1, count + 1) if obstacle(self.network, start, stop)), count + 1)
+            more, tape = np.full(len(table.stops), np.inf), np.zeros(len(table.stops))
+            if sums:
+                possible = (table.stops[rows] > start) & (table.stops[rows] < free)
+                whole = sum(table.sums[part][rows, start] for part in PASSES)
+                more[rows] = np.where(possible, sum(sums[part][:, start] for part in (*PASSES, 'again') if part in sums) - whole, np.inf)
+                tape[rows] = sums['tape'][:, start]
+            self.parts[way, start, parts] = more, tape
+        return self.parts[way, start, parts]
+
+    def part_sums(self, way, parts):
+        """(PartCosts' sums, rows of the way's table that they stand for)."""
+        if (way, parts) not in self.parts:
+            table = self.table(way)
+            rows = [row for row, stop in enumerate(table.stops.tolist()) if fits(table.edges[stop], parts)]
+            stops = table.stops[rows].tolist()
+            found = PartCosts(self.model.layers, stops, [table.edges[stop] for stop in stops], self.model.batch, parts).sums if stops else None
+            self.parts[way, parts] = found, rows
+        return self.parts[way, parts]
 
     def inner(self, way, start, rows):
         """Seconds of the layers inside groups from `start` to some ends."""

@@ -39,7 +39,8 @@ def seconds_of(search, spans, ways):
     total, before = 0.0, None
     for (start, stop), way in zip(spans, ways):
         steps = search.space.steps(start, way, before, search.ends(way, start, float('inf')))
-        total, before = total + search.step(steps)[0][steps.stops.tolist().index(stop)], way
+        best = min(seconds[steps.stops.tolist().index(stop)] for _, seconds in search.choices(start, way, steps))
+        total, before = total + best, way
     return total
 
 
