@@ -20,6 +20,7 @@ from .tile import BLOCK, Tile, storage_shape
 LIMIT = 4e9                 # floating-point operations of the largest tile that is timed
 REPEATS = 4
 ROOM = 96 << 20             # bytes of all tiles of a layer while it is timed
+SPARE_ROOM = 8 << 20        # the same where ranks compute together
 SPARE = 1 / 32              # of the room: weights that small are kept from one repetition to the next, all together at most 8 times that
 COLD = 2 << 20              # bytes that are touched before each pass over memory: in a step, others have used the caches meanwhile
 
@@ -36,7 +37,13 @@ def sample_sizes(network, layer, ranks, batch, room):
         samples -= 1
     while most > 1 and nbytes(network, layer, 1, most, columns) > room:
         most = max(1, int(most * .9))
-    sizes = [(samples, most, columns), (1, most, columns), (1, -(-most // 2), -(-columns // 2)), (1, min(most, 2), min(columns, 8))]
+    after = follower(network, layer.index)
+    unit = after.window.size if after else 1            # whole windows of the pool in the same pass
+
+    def whole(*sides):
+        return [max(1, side // unit) * unit for side in sides]
+    sizes = [(samples, *whole(most, columns)), (1, *whole(most, columns)), (1, *whole(-(-most // 2), -(-columns // 2))),
+             (1, *whole(min(most, 2), min(columns, 8)))]
     return list(dict.fromkeys(sizes))
 
 
@@ -73,12 +80,34 @@ def times(network, ranks=1, batch=1, seconds=2.0, room=ROOM):
             sizes = sample_sizes(network, layer, ranks, batch, room)
             for size in sizes if spent < seconds else sizes[1:]:
                 for pass_, took in bench.run(*size).items():
-                    key = kind, pass_, size[0] * int(kind.pixels(*size[1:]))
-                    found[key] = min(took, found.get(key, took))
+                    found.setdefault((kind, pass_, size[0] * int(kind.pixels(*size[1:]))), []).append(took)
     curves = {}
-    for (kind, pass_, pixels), took in sorted(found.items(), key=lambda item: item[0][2]):
-        curves.setdefault((kind, pass_), []).append((pixels, took))
+    for (kind, pass_, pixels), samples in sorted(found.items(), key=lambda item: item[0][2]):
+        curves.setdefault((kind, pass_), []).append((pixels, typical(samples)))
     return [Curve(kind, pass_, *map(tuple, zip(*points))) for (kind, pass_), points in curves.items()]
+
+
+def typical(samples):
+    """Of repeated times: the least where a thread's own time is told, the lower median where threads wait for each other, as they will in a step."""
+    return min(samples) if kernels.get_threads() == 1 else sorted(samples)[(len(samples) - 1) // 2]
+
+
+def work(network, batch, ranks, seconds_=.002):
+    """(function of about so many seconds, what it takes): the forward pass of the layer with most arithmetic, again and again."""
+    layer = max((each for each in network.layers if each.tensors), key=lambda each: each.flops(Region.whole((1,) + tuple(each.out_shape))))
+    bench = Bench(network, layer, Pool(SPARE_ROOM))
+    rows = sample_sizes(network, layer, ranks, batch, SPARE_ROOM)[0][1:]
+    once = min(bench.run(1, *rows)['forward'] for _ in range(3))
+    box = Region((0, 0, 0, 0), (1, layer.out_shape[0], *rows))
+    bench.pool.used = 0
+    xs = [bench.pool.tile(need, network.block(source)).array for need, source in zip(layer.needs(box), layer.inputs)]
+    z, times_ = bench.pool.tile(box, network.block(layer.index)).array, max(1, round(seconds_ / once))
+
+    def run():
+        for _ in range(times_):
+            layer.forward(z, xs, bench.state)
+    run()
+    return run, typical([seconds(run) for _ in range(5)])
 
 
 class Pool:

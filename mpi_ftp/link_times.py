@@ -45,19 +45,31 @@ def link(comm, pair):
     return latency, LARGE / max(1e-9, long - latency)
 
 
+def strain(comm, run, alone, sum_seconds, turns=12):
+    """How many times longer than `alone` seconds run() takes when all ranks run it and wait for each other after it (collective)."""
+    samples, small = [], np.zeros(8)
+    for _ in range(turns):
+        comm.barrier()
+        begun = time.perf_counter()
+        run()
+        comm.sum(small)
+        samples.append(time.perf_counter() - begun)
+    return float(np.median(samples) - sum_seconds) / alone
+
+
 def sums(comm):
     """((bytes, seconds), …) of sums over all ranks, increasing (collective)."""
     points = []
     for nbytes in (256, 16 << 10, 256 << 10, 4 << 20):
         array, samples = np.zeros(nbytes // 4, np.float32), []
-        for _ in range(4):
+        for _ in range(6):
             comm.barrier()
             begun = time.perf_counter()
             comm.sum(array)
             samples.append(comm.maximum(time.perf_counter() - begun))
             if sum(samples) > PATIENCE:
                 break
-        points.append((nbytes, min(samples[1:] or samples)))
+        points.append((nbytes, float(np.median(samples[1:] or samples))))       # not the least: where ranks share cores, waiting is the cost
         if points[-1][1] > PATIENCE / 3:
             break
     return tuple(points)

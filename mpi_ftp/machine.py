@@ -21,7 +21,8 @@ class Machine:
     host_link, net_link: (seconds, bytes a second) between ranks of one host and of two; sums: ((bytes, seconds), …) over all ranks that
     measured. hosts: host number of each rank; names: of the hosts that were measured, by number; speeds: seconds of each rank relative to
     the curves. base: bytes of a process before its model; peak: the most it took until then (to measure this); cores: of a host; threads:
-    of a rank. note: where the figures come from.
+    of a rank. strain: how many times longer computing takes when all ranks of this many compute at once and wait for each other, beyond
+    what cores and speeds say; picture: seconds to prepare a pixel of the input. note: where the figures come from.
     algorithms: rows for kernels.set_rates.
     """
     curves: tuple
@@ -36,6 +37,8 @@ class Machine:
     hosts: tuple = (0,)
     names: tuple = ()
     speeds: tuple = (1.0,)
+    strain: float = 1.0
+    picture: float = 0.0
     base: int = 120 << 20
     peak: int = 0
     cores: int = 1
@@ -51,7 +54,7 @@ class Machine:
         """This machine with `ranks` ranks: those measured, else one to a host, all alike."""
         if len(self.hosts) == ranks:
             return self
-        return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=())
+        return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=(), strain=1.0)
 
     def host(self, rank):
         """The name of a rank's host, or its number where names are not known."""
@@ -60,17 +63,20 @@ class Machine:
 
     @cached_property
     def slowdown(self):
-        """How much slower a rank computes where a host has fewer cores than threads."""
-        most = max(self.hosts.count(host) for host in set(self.hosts))
-        return max(1.0, most * self.threads / self.cores)
+        """How much slower a rank computes beside the others of its host than alone: by cores that are shared, and by the strain of all else."""
+        return max(1.0, self.crowd * self.threads / self.cores) * self.strain
+
+    @cached_property
+    def crowd(self):
+        """Ranks on the fullest host."""
+        return max(self.hosts.count(host) for host in set(self.hosts))
 
     @cached_property
     def link(self):
         """(latency, bytes a second) of the slowest link in use; ranks of one host share its way out."""
         if len(set(self.hosts)) == 1:
             return self.host_link
-        most = max(self.hosts.count(host) for host in set(self.hosts))
-        return self.net_link[0], self.net_link[1] / most
+        return self.net_link[0], self.net_link[1] / self.crowd
 
     def sum_seconds(self, nbytes, ranks=None):
         """Seconds to add an array of so many bytes over ranks (default all): measured, else a tree for small and a ring for large ones."""
@@ -109,8 +115,8 @@ def measure(comm, network, batch=1, seconds=2.0, room=None):
     room: bytes that the tiles to measure with may take.
     """
     from . import algorithm_times, kernels
-    from .layer_times import ROOM, memory_rates, times
-    from .link_times import link, sums
+    from .layer_times import ROOM, memory_rates, times, work
+    from .link_times import link, strain, sums
     here = comm.host_comm()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     threads = kernel_threads()
@@ -125,12 +131,22 @@ def measure(comm, network, batch=1, seconds=2.0, room=None):
         comm.barrier()
         if here.rank // together == turn:
             curves, rates = times(network, comm.size, batch, seconds / rounds, room or ROOM), memory_rates()
-    forget()
-    gathered = comm.gather((comm.host, curves, rates, resident(), peak()))
+            run, alone = work(network, batch, comm.size) if comm.size > 1 else (None, 1.0)
+    gathered = comm.gather((comm.host, curves, rates))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
-    points = sums(comm) if comm.size > 1 else ()
-    machine = replace(_combine(gathered, links, points, cores, threads), algorithms=tuple(algorithms)) if comm.rank == 0 else None
+    points, strains = (), [1.0]
+    if comm.size > 1:
+        points = sums(comm)
+        strains = comm.gather(strain(comm, run, alone, points[0][1]))
+    del run
+    forget()
+    base, most = comm.maximum(resident()), comm.maximum(peak())
+    machine = None
+    if comm.rank == 0:
+        machine = _combine(gathered, links, points, cores, threads)
+        beside = (median if len(set(machine.speeds)) == 1 else min)(strains) / machine.slowdown      # quick ranks wait for slow ones
+        machine = replace(machine, strain=max(1.0, beside), base=int(base), peak=int(most), algorithms=tuple(algorithms))
     return comm.broadcast(machine)
 
 
@@ -145,7 +161,7 @@ def _pairs(hosts):
 
 def _combine(gathered, links, points, cores, threads):
     """Curves of the median rank; the speed of each rank relative to it."""
-    hosts, curves, rates, bases, peaks = zip(*gathered)
+    hosts, curves, rates = zip(*gathered)
     by_key = [{(c.layer, c.pass_): c for c in rank} for rank in curves]
     merged = []
     for key, curve in by_key[0].items():
@@ -161,7 +177,7 @@ def _combine(gathered, links, points, cores, threads):
     number = {host: i for i, host in enumerate(dict.fromkeys(hosts))}
     means = {name: median(r[name] for r in rates) for name in rates[0]}
     return Machine(tuple(merged), **means, **links, sums=points, hosts=tuple(number[h] for h in hosts), names=tuple(number), speeds=tuple(speeds),
-                   base=max(bases), peak=max(peaks), cores=cores, threads=threads, note=f'measured on {hosts[0]}')
+                   cores=cores, threads=threads, note=f'measured on {hosts[0]}')
 
 
 def kernel_threads():

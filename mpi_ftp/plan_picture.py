@@ -3,7 +3,7 @@ from .geometry import whole
 from .region import Region
 
 NAMES = {'forward': 'forward', 'backward': 'backward', 'recompute': 'again', 'exchange': 'exchange', 'norm_sums': 'norm sums',
-         'gradient_sums': 'gradient sums', 'optimizer': 'optimizer'}
+         'gradient_sums': 'gradient sums', 'optimizer': 'optimizer', 'input': 'input'}
 SHOWN = 12                  # groups and ranks that a picture has room for
 
 

@@ -1,12 +1,19 @@
 """The plan of a run: by hand where the job says so, else found by the cost model; made by one rank, the same on all, within what each host has."""
+import time
 from dataclasses import replace
+from statistics import median
+
+import numpy as np
 
 from . import kernels
+from .augment import Options, draw, input_tile
 from .errors import JobError, MemoryRefused, PlanError, nearest
 from .footprint import Footprint
 from .layer_times import ROOM
 from .limits import available, forget_peak, peak, resident
 from .machine import measure, read_machine
+from .pictures import Loose
+from .region import Region
 from .search import find_plan
 from .subtiles import with_parts
 
@@ -33,7 +40,7 @@ def plan_run(world, network, batch, job):
         machine = read_machine(job.machine)
     else:                                   # what measures must fit as well
         machine = measure(world, network, batch, room=min(ROOM, max(LEAST_ROOM, (min(memory) - world.maximum(resident())) // 3)))
-    machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()))
+    machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()), picture=machine.picture or world.maximum(picture_seconds()))
     kernels.set_rates(machine.algorithms)
     plan, refused = None, None
     if world.rank == 0:
@@ -45,6 +52,17 @@ def plan_run(world, network, batch, job):
     if refused:
         raise refused
     return plan, machine
+
+
+def picture_seconds(side=256):
+    """Seconds to prepare a pixel of the network's input."""
+    pictures, options = Loose([np.full((side, side, 3), 127, np.uint8)]), Options()
+    out, whole, samples = np.zeros((side, side, 3), np.float32), Region((0, 0, 0, 0), (1, 3, side, side)), []
+    for sample in range(4):
+        begun = time.thread_time()
+        input_tile(out, pictures, 0, draw(0, 0, sample, options, (side, side), (side, side)), whole, side, side)
+        samples.append(time.thread_time() - begun)
+    return median(samples) / side ** 2
 
 
 def fitting(network, ranks, batch, machine, job, memory):
