@@ -17,6 +17,7 @@ MATRICES = {  # m: B^T, G, A^T
         [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
 }
 SCRATCH = 36 * 16 + 9 * 256     # floats: a tile at the edge, and a turned filter
+AHEAD = 4                       # tiles: pixels are asked for so early
 
 
 def _transform(name, matrix, how='store', fetch=False):
@@ -30,11 +31,11 @@ def _transform(name, matrix, how='store', fetch=False):
 
 
 TRANSFORMS = {m: {
-    'inputs': _transform(f'-inputs{m}', BT),
+    'inputs': _transform(f'-inputs{m}', BT, fetch=True),
     'filters': _transform(f'-filters{m}', G, fetch=True),
     'outputs': _transform(f'-outputs{m}', AT),
     'streamed outputs': _transform(f'-streamed-outputs{m}', AT, 'stream'),
-    'gradients': _transform(f'-gradients{m}', np.transpose(AT)),
+    'gradients': _transform(f'-gradients{m}', np.transpose(AT), fetch=True),
     'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), 'add', fetch=True),
 } for m, (BT, G, AT) in MATRICES.items()}
 
@@ -93,7 +94,7 @@ def _scatter(transform, m, size, V, plane, T, x, first, last, TH, TW, b0, b1, sc
         while t < last:
             n, h, v, count, inside = _run(t, last, TH, TW, m, size, H, W)
             source = address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2] + v * x.strides[3]
-            call(transform, (inside, source, row, column, m * column, target, (m + 2) * plane, plane, 16, 0))
+            call(transform, (inside, source, row, column, m * column, target, (m + 2) * plane, plane, 16, AHEAD * m * column))
             for k in range(inside, count):
                 scratch[:size * size * 16] = 0
                 for i in range(min(size, H - h)):
