@@ -10,8 +10,9 @@ FLOORS = [set(floor.split()) for floor in (
     'tile',
     'cfg layers',
     'network',
+    'half allreduce reduction',
     'geometry subtiles step_buffers memory curves buffers parameters algorithm_times layer_times link_times machine extents layer_cost part_cost message_cost cost plan ways space dynamic refine footprint budget search',
-    'half waiting small_sum comm exchange allreduce reduction',
+    'waiting small_sum comm exchange',
     'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
