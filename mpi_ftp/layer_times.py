@@ -62,8 +62,9 @@ def framed(layer, box):
     return Region((*box.lo[:2], box.lo[2] - down, box.lo[3] - right), (*box.hi[:2], box.hi[2] + down, box.hi[3] + right))
 
 
-def times(network, ranks=1, batch=1, seconds=2.0, room=ROOM):
-    """[Curve] of the network's layers, stopping with what is known after about `seconds` seconds. room: bytes for tiles."""
+def times(network, ranks=1, batch=1, seconds=2.0, room=ROOM, progress=lambda share: None):
+    """[Curve] of the network's layers, stopping with what is known after about `seconds` seconds. room: bytes for tiles; progress: called with the
+    share of the time that is over."""
     begun, busy, found, benches, pool, kept = time.perf_counter(), time.process_time(), {}, {}, Pool(room), 0
     layers = {}
     for layer in sorted(network.layers, key=lambda layer: follower(network, layer.index) is None):      # those before a pool show more passes
@@ -74,6 +75,7 @@ def times(network, ranks=1, batch=1, seconds=2.0, room=ROOM):
             spent = max(time.process_time() - busy, (time.perf_counter() - begun) / 2)      # on a busy machine, wait for a fair share
             if spent > seconds * (1 if turn else 2):
                 break
+            progress(min(1.0, max(spent / seconds, turn / REPEATS)))
             bench = benches.get(kind) or Bench(network, layer, pool)
             if kind not in benches and bench.nbytes < SPARE * room and kept < 8 * SPARE * room:
                 benches[kind], kept = bench, kept + 2 * bench.nbytes

@@ -3,12 +3,14 @@
 `measure` takes a short profile, the same result on every rank; a Machine goes to JSON and back (`--machine FILE`).
 """
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 
 from .curves import Curve, class_of, find
 from .errors import PlanError
+from .files import replacing
 from .limits import peak, resident, trim
 
 DEFAULT_LINK = 60e-6, 117e6             # seconds, bytes a second: 1 Gbit/s Ethernet, assumed where no second host was there to measure
@@ -23,7 +25,7 @@ class Machine:
     the curves. base: bytes of a process before its model; peak: the most it took until then (to measure this); cores: of a host; threads:
     of a rank. strain: how many times longer computing takes when all ranks of this many compute at once and wait for each other, beyond
     what cores and speeds say; picture: seconds to prepare a pixel of the input. note: where the figures come from.
-    algorithms: rows for kernels.set_rates.
+    algorithms: rows for kernels.set_rates. signature: of what was measured, see `signature`; empty for figures that nobody measured.
     """
     curves: tuple
     copy: float = 5e-11
@@ -45,6 +47,7 @@ class Machine:
     threads: int = 1
     note: str = ''
     algorithms: tuple = ()
+    signature: str = ''
 
     def curve(self, layer, pass_):
         """Seconds of a pass of a network's layer against output pixels, or None where the layer has no such pass."""
@@ -109,16 +112,16 @@ class Machine:
         return Machine(**{**record, **tuples, 'curves': tuple(map(Curve.from_json, record['curves']))})
 
 
-def measure(comm, network, batch=1, seconds=2.0, room=None):
+def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda share: None):
     """The Machine of the ranks at hand, from a profile of about `seconds` seconds with tiles of `batch` samples; the same on every rank (collective).
 
-    room: bytes that the tiles to measure with may take.
+    room: bytes that the tiles to measure with may take; progress: called with the share that is done.
     """
     from . import algorithm_times, kernels
     from .layer_times import ROOM, memory_rates, times, work
     from .link_times import link, strain, sums
     here = comm.host_comm()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    cores = usable_cores()
     threads = kernel_threads()
     # the first rank's choice of algorithms is everybody's: results must not depend on where a tile is computed
     algorithms = comm.broadcast(algorithm_times.times(network, comm.size, batch, room or ROOM) if comm.rank == 0 else None)
@@ -130,7 +133,8 @@ def measure(comm, network, batch=1, seconds=2.0, room=None):
     for turn in range(rounds):
         comm.barrier()
         if here.rank // together == turn:
-            curves, rates = times(network, comm.size, batch, seconds / rounds, room or ROOM), memory_rates()
+            curves = times(network, comm.size, batch, seconds / rounds, room or ROOM, lambda share: progress(.9 * (turn + share) / rounds))
+            rates = memory_rates()
             run, alone = work(network, batch, comm.size) if comm.size > 1 else (None, 1.0)
     gathered = comm.gather((comm.host, curves, rates))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
@@ -139,6 +143,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None):
     if comm.size > 1:
         points = sums(comm)
         strains = comm.gather(strain(comm, run, alone, points[0][1]))
+    progress(1.0)
     del run
     forget()
     base, most = comm.maximum(resident()), comm.maximum(peak())
@@ -146,7 +151,8 @@ def measure(comm, network, batch=1, seconds=2.0, room=None):
     if comm.rank == 0:
         machine = _combine(gathered, links, points, cores, threads)
         beside = (median if len(set(machine.speeds)) == 1 else min)(strains) / machine.slowdown      # quick ranks wait for slow ones
-        machine = replace(machine, strain=max(1.0, beside), base=int(base), peak=int(most), algorithms=tuple(algorithms))
+        machine = replace(machine, strain=max(1.0, beside), base=int(base), peak=int(most), algorithms=tuple(algorithms),
+                          signature=signature())
     return comm.broadcast(machine)
 
 
@@ -180,6 +186,24 @@ def _combine(gathered, links, points, cores, threads):
                    cores=cores, threads=threads, note=f'measured on {hosts[0]}')
 
 
+def signature():
+    """What measured times belong to: processor, cores, threads of a rank, versions of libraries and of the kernels."""
+    import platform
+    from importlib.metadata import version
+
+    from .kernels.cache import convolution_hash
+    model = platform.processor()
+    with suppress(OSError, StopIteration):
+        with open('/proc/cpuinfo') as file:
+            model = next(line.partition(':')[2].strip() for line in file if line.startswith(('model name', 'Model')))
+    libraries = ', '.join(f'{name} {version(name)}' for name in ('numpy', 'numba'))
+    return f'{platform.machine()} {model}, {usable_cores()} cores, {kernel_threads()} threads a rank, {libraries}, kernels {convolution_hash()}'
+
+
+def usable_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
 def kernel_threads():
     from . import kernels
     return kernels.get_threads()
@@ -190,6 +214,13 @@ def forget():
     from .kernels import threads
     threads.forget()
     trim()
+
+
+def write_machine(path, machine):
+    """Write a Machine as JSON, whole or not at all. Raises JobError where nothing can be written."""
+    import json
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(machine.to_json(), indent=1))
 
 
 def read_machine(path):

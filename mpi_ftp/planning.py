@@ -11,7 +11,7 @@ from .errors import JobError, MemoryRefused, PlanError, nearest
 from .footprint import Footprint
 from .layer_times import ROOM
 from .limits import available, forget_peak, peak, resident
-from .machine import measure, read_machine
+from .machine import measure, read_machine, signature, write_machine
 from .pictures import Loose
 from .region import Region
 from .search import find_plan
@@ -36,10 +36,8 @@ def plan_run(world, network, batch, job):
     """(Plan, Machine) of a training run on the ranks of `world` (collective). Raises PlanError, MemoryRefused."""
     memory = budgets(world, job.memory)
     forget_peak()
-    if job.machine:
-        machine = read_machine(job.machine)
-    else:                                   # what measures must fit as well
-        machine = measure(world, network, batch, room=min(ROOM, max(LEAST_ROOM, (min(memory) - world.maximum(resident())) // 3)))
+    room = min(ROOM, max(LEAST_ROOM, (min(memory) - world.maximum(resident())) // 3))       # what measures must fit as well
+    machine = known_machine(world, network, batch, job, room)
     machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()), picture=machine.picture or world.maximum(picture_seconds()))
     kernels.set_rates(machine.algorithms)
     plan, refused = None, None
@@ -52,6 +50,21 @@ def plan_run(world, network, batch, job):
     if refused:
         raise refused
     return plan, machine
+
+
+def known_machine(world, network, batch, job, room):
+    """The job's machine file, measured and written again where it belongs to another processor, library or number of threads; else measured (collective)."""
+    if not job.machine:
+        return measure(world, network, batch, room=room)
+    machine = read_machine(job.machine)
+    if machine.signature and world.broadcast(machine.signature != signature()):
+        if world.rank == 0:
+            print(f'{job.machine} was measured on {machine.signature}, this is {signature()}: measuring again', flush=True)
+        machine = measure(world, network, batch, room=room)
+        if world.rank == 0:
+            write_machine(job.machine, machine)
+        world.barrier()
+    return machine
 
 
 def picture_seconds(side=256):

@@ -1,12 +1,13 @@
 """The verb `profile`: measure the hosts and links at hand, under mpirun, and write what `--machine` reads."""
-import json
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import replace
 
 from . import comm
 from . import job as jobs
-from .machine import measure
+from .machine import measure, write_machine
 from .network import read_network
-from .planning import mini_batch
+from .planning import mini_batch, picture_seconds
+from .runfolder import terminal
 from .session import load_kernels
 
 KEYS = 'cfg', 'batch', 'subdivisions', 'threads', 'winograd', 'ranks'
@@ -23,17 +24,33 @@ def run(args):
     world = comm.world(job.ranks)
     network = read_network(job.cfg)
     load_kernels(world, job, {})
-    machine = measure(world, network, mini_batch(network, job)[1], args.seconds)
+    with bar(world.rank) as progress:
+        machine = measure(world, network, mini_batch(network, job)[1], args.seconds, progress=progress)
+    machine = replace(machine, picture=world.maximum(picture_seconds()))
     if world.rank == 0:
-        Path(args.output).write_text(json.dumps(machine.to_json(), indent=1))
+        write_machine(args.output, machine)
         show(machine)
+
+
+@contextmanager
+def bar(rank):
+    """A function of the share that is done: a bar where somebody watches rank 0."""
+    screen = terminal() if rank == 0 else None
+    if screen is None:
+        yield lambda share: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+    with Progress(console=Console(file=screen, force_terminal=True), transient=True) as shown:
+        task = shown.add_task('measuring layers and links', total=1.0)
+        yield lambda share: shown.update(task, completed=share)
 
 
 def show(machine):
     """What was found, as two tables."""
     from rich.console import Console
     from rich.table import Table
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=110)
     table = Table(title=f'{machine.note}: GFLOP/s of convolutions, largest tile', box=None)
     for name in ('window', 'channels', 'forward', 'input gradient', 'weight gradient'):
         table.add_column(name, justify='right')
@@ -46,6 +63,7 @@ def show(machine):
         table.add_row(f'{layer.size}x{layer.size}/{layer.stride}', f'{layer.inputs} to {layer.outputs}',
                       *(row.get(name, '') for name in ('forward', 'backward_data', 'backward_weights')))
     console.print(table)
+    algorithms(console, machine)
     links = [('copying memory', f'{1e-9 / machine.copy:.1f} GB/s'), ('process without a model', f'{machine.base >> 20} MiB')]
     hosts = len(set(machine.hosts))
     if len(machine.hosts) > hosts:
@@ -58,3 +76,18 @@ def show(machine):
         console.print(f'{name:26} {value}')
 
 
+def algorithms(console, machine):
+    """Times of the algorithms among which a layer may choose, the chosen one first in its row."""
+    from rich.table import Table
+    found = {}
+    for pass_, channels, filters, h, w, algorithm, seconds in machine.algorithms:
+        found.setdefault((pass_, channels, filters, h, w), []).append((seconds, algorithm))
+    if not found:
+        return
+    table = Table(title='convolutions of 3x3: milliseconds of each algorithm on a typical tile', box=None)
+    for name in ('pass', 'channels', 'map', 'quickest', 'others'):
+        table.add_column(name, justify='right')
+    for (pass_, channels, filters, h, w), times in found.items():
+        quickest, *others = (f'{algorithm} {1e3 * seconds:.2f}' for seconds, algorithm in sorted(times))
+        table.add_row(pass_.replace('_', ' '), f'{channels} to {filters}', f'{h}x{w}', quickest, ', '.join(others))
+    console.print(table)

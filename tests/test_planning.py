@@ -1,4 +1,5 @@
 """Budgets of memory by rank and host; plans that do not fit them are refused before anything is allocated."""
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mpi_ftp import planning
 from mpi_ftp.errors import JobError, MemoryRefused
 from mpi_ftp.job import Job, parse_memory, read_job
 from mpi_ftp.limits import available, resident
+from mpi_ftp.machine import read_machine, signature, write_machine
 
 MIB = 1 << 20
 
@@ -55,3 +57,15 @@ def test_a_plan_larger_than_the_host_is_refused(tmp_path, monkeypatch):
     with pytest.raises(MemoryRefused, match='lacks') as refused:
         planning.fitting(network, 1, 2, machine, job, (base,))
     assert refused.value.exit_code == 8
+
+
+def test_a_stale_machine_file_is_measured_again(tmp_path, capsys):
+    network, path, alone = network_of(tmp_path), tmp_path / 'machine.json', comm_module.Alone()
+    job = Job(cfg=Path('net.cfg'), machine=path)
+    estimate, stale = made_up_machine(), replace(made_up_machine(), signature='a Z80, 1 cores')
+    write_machine(path, estimate)
+    assert planning.known_machine(alone, network, 1, job, 8 * MIB) == estimate
+    write_machine(path, stale)
+    found = planning.known_machine(alone, network, 1, job, 8 * MIB)
+    assert found.signature == signature() and 'was measured on a Z80, 1 cores, this is' in capsys.readouterr().out
+    assert read_machine(path) == found == planning.known_machine(alone, network, 1, job, 8 * MIB)
