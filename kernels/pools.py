@@ -10,11 +10,8 @@ import numpy as np
 from . import naive_pools as naive
 from .jit import Native, call, instructions, kernel, row, start
 from .layout import check_maps, check_same
-from .rows import AHEAD
 from .simd import BLOCK, INT
 from .threads import spread, streams
-
-AHEAD_WRITTEN = 64          # pixels
 
 
 def maxpool_forward(y, x, size, stride):
@@ -54,17 +51,17 @@ def _plain(y):
 def _natives(size):
     """Rows of outputs of so large windows: forward, backward where windows tile dx, backward that adds to dx, and the second
     past the caches."""
-    def forward(count, y, x, x_row, x_step):
-        run_forward((count, y, x, x_row, x_step))
+    def forward(count, y, x, x_row, x_step, x_next):
+        run_forward((count, y, x, x_row, x_step, x_next))
 
-    def backward(count, dx, dx_row, dx_step, dy, x, x_row, x_step):
-        run_backward((count, dx, dx_row, dx_step, dy, x, x_row, x_step))
+    def backward(count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next):
+        run_backward((count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next))
 
-    def backward_add(count, dx, dx_row, dx_step, dy, x, x_row, x_step):
-        run_backward_add((count, dx, dx_row, dx_step, dy, x, x_row, x_step))
+    def backward_add(count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next):
+        run_backward_add((count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next))
 
-    def backward_stream(count, dx, dx_row, dx_step, dy, x, x_row, x_step):
-        run_backward_stream((count, dx, dx_row, dx_step, dy, x, x_row, x_step))
+    def backward_stream(count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next):
+        run_backward_stream((count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next))
     run_forward = instructions(functools.partial(emit_forward, size))
     run_backward = instructions(functools.partial(emit_backward, size, 'store'))
     run_backward_add = instructions(functools.partial(emit_backward, size, 'add'))
@@ -87,29 +84,29 @@ def _emit_windows(e, size, x, x_row, part):
     return best, values
 
 
-def _emit_prefetch(e, size, x, x_row, ahead=AHEAD, write=False):
-    """Ask for the last columns of the window so many pixels further on: the others were asked for before or are next to them."""
+def _emit_prefetch(e, size, x, x_row, x_next, write=False):
+    """Ask for the window under this one, `x_next` floats further on; its first columns were asked for with the one before."""
     for i in range(size):
         for j in range(max(0, size - 2), size):
-            e.prefetch(e.at(x, e.b.mul(x_row, INT(i))), (j + ahead) * BLOCK, write)
+            e.prefetch(e.at(e.at(x, e.b.mul(x_row, INT(i))), x_next), j * BLOCK, write)
 
 
-def emit_forward(size, e, count, y, x, x_row, x_step):
+def emit_forward(size, e, count, y, x, x_row, x_step, x_next):
     def pixel(carried):
         y, x = carried
-        _emit_prefetch(e, size, x, x_row)
+        _emit_prefetch(e, size, x, x_row, x_next)
         for part in range(0, BLOCK, e.width):
             e.store(_emit_windows(e, size, x, x_row, part)[0], y, part)
         return [e.at(y, BLOCK), e.at(x, x_step)]
     e.loop(count, [e.pointer(y), e.pointer(x)], pixel)
 
 
-def emit_backward(size, how, e, count, dx, dx_row, dx_step, dy, x, x_row, x_step):
+def emit_backward(size, how, e, count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next):
     def pixel(carried):
         dx, dy, x = carried
-        _emit_prefetch(e, size, x, x_row)
+        _emit_prefetch(e, size, x, x_row, x_next)
         if how != 'stream':
-            _emit_prefetch(e, size, dx, dx_row, AHEAD_WRITTEN, write=True)
+            _emit_prefetch(e, size, dx, dx_row, dx_next, write=True)
         for part in range(0, BLOCK, e.width):
             wins = _emit_windows(e, size, x, x_row, part)[1]
             # from the last place backwards: the gradient stops at the first one that beat all before it
@@ -129,23 +126,25 @@ _natives(2)         # known from the start, so that `load` compiles what nearly 
 @kernel('i f5 f5 i i i', ['float32'])
 def _forward(native, y, x, stride, first, last):
     _, CB, H, W, B = y.shape
+    x_row = x.strides[2] // 4
     for unit in range(first, last):
         n, b = divmod(unit, CB)
         for h in range(H):
-            call(native, (W, start(y, n, b, h), start(x, n, b, h * stride), x.strides[2] // 4, stride * B))
+            call(native, (W, start(y, n, b, h), start(x, n, b, h * stride), x_row, stride * B, stride * x_row))
 
 
 @kernel('i f5 f5 f5 i i i i', ['float32'])
 def _backward(native, dx, dy, x, stride, covered, first, last):
     _, CB, H, W, B = dy.shape
+    dx_row, x_row = dx.strides[2] // 4, x.strides[2] // 4
     for unit in range(first, last):
         n, b = divmod(unit, CB)
         if not covered:
             for h in range(dx.shape[2]):
                 row(dx, n, b, h)[:] = 0
         for h in range(H):
-            call(native, (W, start(dx, n, b, h * stride), dx.strides[2] // 4, stride * B, start(dy, n, b, h),
-                          start(x, n, b, h * stride), x.strides[2] // 4, stride * B))
+            call(native, (W, start(dx, n, b, h * stride), dx_row, stride * B, stride * dx_row,
+                          start(dy, n, b, h), start(x, n, b, h * stride), x_row, stride * B, stride * x_row))
 
 
 @kernel('f5 f5')
