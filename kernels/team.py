@@ -1,10 +1,12 @@
 """Threads that wait for work without sleeping at once: a pass lasts some hundred microseconds, and waking a thread takes fifty.
 
 A member that has nothing to do looks at a counter for SPINS rounds, without holding the GIL, and only then sleeps; so does
-the caller that waits for its members. Spinning pays only while every thread has a core of its own.
+the caller that waits for its members. Spinning pays only while every thread has a core of its own: a member that finds
+itself on the core of a thread before it moves on, for the system may leave two on one for half a second.
 """
 import ctypes
 import functools
+import os
 import threading
 
 import numpy as np
@@ -52,6 +54,15 @@ def _function():
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(meet.address)      # releases the GIL while it runs
 
 
+@functools.cache
+def _core():
+    """The function that tells the calling thread's core; one that says -1 where the system does not tell."""
+    try:
+        return ctypes.PyDLL(None).sched_getcpu
+    except (AttributeError, OSError):
+        return lambda: -1
+
+
 class Counter:
     """An integer on a cache line of its own, and the place for what a look at another one saw."""
 
@@ -71,13 +82,14 @@ class Counter:
 class Member:
     """One thread of a team. Job number `turn` is there when `posted` is; it is done when `done` is."""
 
-    def __init__(self, team, name):
+    def __init__(self, team, place):
+        self.place = place              # among the threads of the team, whose caller is at 0
         self.team, self.turn, self.job, self.error = team, 0, None, None
         self.posted, self.done = Counter(), Counter()
         self.finished, self.asleep = 0, False
         self.bed = threading.Lock()
         self.bed.acquire()
-        self.thread = threading.Thread(target=self.live, name=name, daemon=True)
+        self.thread = threading.Thread(target=self.live, name=f'kernel_{place}', daemon=True)
         self.thread.start()
 
     def post(self, job):
@@ -99,6 +111,8 @@ class Member:
             if self.job is None:
                 return
             work, first, last = self.job
+            if self.team.spins:
+                self.part()
             try:
                 work(first, last)
             except BaseException as error:              # raised again by the caller
@@ -109,6 +123,17 @@ class Member:
                 wake, self.team.asleep = self.team.asleep is self, None if self.team.asleep is self else self.team.asleep
             if wake:
                 self.team.bed.release()
+
+    def part(self):
+        """Leave a core that a thread before this one works on, if there is another."""
+        cores = self.team.cores
+        cores[self.place] = core = _core()()
+        if core >= 0 and core in cores[:self.place]:
+            all_ = os.sched_getaffinity(0)
+            if others := all_.difference(cores[:self.place]):
+                os.sched_setaffinity(0, others)         # of this thread; it is moved at once
+                os.sched_setaffinity(0, all_)
+                cores[self.place] = _core()()
 
     def sleep(self, turn):
         with self.team.guard:
@@ -124,7 +149,8 @@ class Team:
         self.spins, self.guard, self.bed, self.asleep = spins, threading.Lock(), threading.Lock(), None
         self.bed.acquire()
         self.free, self.look = threading.Lock(), Counter()
-        self.members = [Member(self, f'kernel_{i}') for i in range(count)]
+        self.cores = [-1] * (count + 1)
+        self.members = [Member(self, place) for place in range(1, count + 1)]
 
     def run(self, work, cuts):
         """work(cuts[0], cuts[1]) here while members do the others. Raises what any of them raised."""
@@ -133,6 +159,7 @@ class Team:
             return
         try:
             called = self.members[:len(cuts) - 2]
+            self.cores[0] = _core()()
             for member, first, last in zip(called, cuts[1:], cuts[2:]):
                 member.post((work, first, last))
             try:

@@ -1,4 +1,5 @@
 """Threads of the kernels: every unit is done once, errors arrive, threads that sleep wake up, and nothing deadlocks."""
+import os
 import threading
 import time
 
@@ -55,6 +56,23 @@ def test_a_second_caller_works_alone(crew):
     inner = []
     crew.run(lambda first, last: crew.run(lambda a, b: inner.append((a, b)), [first, 7, last + 10]), [0, 1, 2])
     assert sorted(inner) == [(0, 11), (1, 12)]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason='there is one core')
+def test_threads_part(monkeypatch):
+    """A member that is told that it shares the caller's core goes to another, and may go anywhere afterwards."""
+    made, mine = team.Team(1), os.sched_getaffinity(0)
+    moves = []
+    monkeypatch.setattr(os, 'sched_setaffinity', lambda thread, cores: moves.append((thread, set(cores))))
+    try:
+        monkeypatch.setattr(team, '_core', lambda: lambda: min(mine))
+        made.run(lambda first, last: None, [0, 1, 2])
+        assert moves == [(0, mine - {min(mine)}), (0, mine)]
+        monkeypatch.setattr(team, '_core', lambda: lambda: -1)
+        made.run(lambda first, last: None, [0, 1, 2])
+        assert len(moves) == 2
+    finally:
+        made.close()
 
 
 def test_set_threads_ends_the_old_ones():
