@@ -30,6 +30,8 @@ def add_arguments(parser):
     parser.add_argument('--counts', metavar='N,…', help='ranks to train on; 1 is always among them (default: 1, 2, 4, … and all)')
     parser.add_argument('--side', metavar='N', type=int, help='height and width of the picture (default: as in the .cfg)')
     parser.add_argument('--seconds', metavar='S', type=float, default=10.0, help='time for the steps of each batch (default: 10)')
+    parser.add_argument('--busy', action='store_true', help='time the steps of one rank while every other takes such steps for itself: for hosts that are '
+                        'emulated on one machine and share its caches and memory')
     parser.add_argument('--profile', metavar='OUT.json', help='keep what was measured of hosts and links, for --machine')
     parser.add_argument('--json', metavar='OUT.json', help='write the figures as well')
 
@@ -50,7 +52,7 @@ def run(args):
     machine = read_machine(job.machine) if job.machine else measure(world, network, max(batches), 4.0)
     if args.profile and world.rank == 0:
         Path(args.profile).write_text(json.dumps(machine.to_json(), indent=1))
-    found = [row for batch in batches for row in measured(world, network, batch, sorted({1, *counts}), machine, job, args.seconds)]
+    found = [row for batch in batches for row in measured(world, network, batch, sorted({1, *counts}), machine, job, args.seconds, args.busy)]
     if world.rank == 0:
         show(found, machine)
         if args.json:
@@ -89,13 +91,13 @@ class Row:
 
 
 class Contestant:
-    """The first `ranks` ranks with a plan of their own."""
+    """The first `ranks` ranks with a plan of their own. everywhere: all ranks, each for itself."""
 
-    def __init__(self, world, network, batch, ranks, machine, job):
+    def __init__(self, world, network, batch, ranks, machine, job, everywhere=False):
         self.world, self.ranks, self.batch = world, ranks, batch
-        self.takes_part = world.rank < ranks
+        self.takes_part = world.rank < ranks or everywhere
         some = world.split(0 if self.takes_part else None) if ranks < world.size else world
-        self.comm = comm.Alone() if ranks == 1 else some
+        self.comm, self.meeting = comm.Alone() if ranks == 1 else some, world if everywhere else some
         few = machine if ranks == len(machine.hosts) else replace(machine.placed(ranks), hosts=machine.hosts[:ranks], speeds=machine.speeds[:ranks])
         self.plan = world.broadcast(find_plan(network, ranks, batch, few) if world.rank == 0 else None)
         self.times = []
@@ -104,7 +106,7 @@ class Contestant:
                                halos=job.halos, gradients=job.gradients)
             self.model.parameters.initialise(1)
             shape = self.model.picture.shape
-            self.picture = np.random.default_rng(world.rank).random((shape[0], 1, shape[2], shape[3], shape[1]), np.float32)
+            self.picture = np.random.default_rng(self.comm.rank).random((shape[0], 1, shape[2], shape[3], shape[1]), np.float32)
             boxes = np.array([[0, .5, .5, .2, .3], [0, .3, .4, .1, .1]])
             self.truths = [0 if network.heads[-1].kind == 'softmax' else boxes for _ in range(batch)]
 
@@ -112,7 +114,7 @@ class Contestant:
         """So many steps; the ranks beyond sleep."""
         if self.takes_part:
             for _ in range(steps):
-                self.comm.barrier()
+                self.meeting.barrier()
                 self.times.append(self.step())
         self.world.rest()
 
@@ -136,12 +138,14 @@ class Contestant:
         mine = None
         if self.takes_part:
             middle = [median(column) for column in zip(*self.times[1:] or self.times)]
-            mine = middle, self.model.bytes_moved, self.model.reduction.bytes_sent, operations(network, self.plan, self.world.rank)
+            mine = middle, self.model.bytes_moved, self.model.reduction.bytes_sent, operations(network, self.plan, self.comm.rank)
         gathered = self.world.gather(mine)
         if gathered is None:
             return None
         figures, halos, sums, flops = zip(*(g for g in gathered if g))
         columns = list(zip(*figures))
+        if self.ranks == 1:
+            return [median(column) for column in columns], (0, 0), max(flops)
         return [max(column) for column in columns[:-1]] + [sum(columns[-1])], (max(halos), max(sums)), max(flops)
 
 
@@ -158,9 +162,9 @@ def operations(network, plan, rank):
     return total
 
 
-def measured(world, network, batch, counts, machine, job, seconds):
+def measured(world, network, batch, counts, machine, job, seconds, busy=False):
     """Rows of one batch on rank 0, else nothing (collective). All take turns for about so many seconds."""
-    contestants = [Contestant(world, network, batch, ranks, machine, job) for ranks in counts]
+    contestants = [Contestant(world, network, batch, ranks, machine, job, everywhere=busy and ranks == 1) for ranks in counts]
     if world.rank == 0:
         print(f'batch {batch}: plans are made', flush=True)
     for contestant in contestants:

@@ -36,12 +36,13 @@ def test_efficiency_and_hidden_part():
     assert Row(4, 1, .1, .1, .1, .1, 0, 0, 0, 0, .1, (0, 0), '').hidden is None
 
 
-def test_the_verb(tmp_path):
+@pytest.mark.parametrize('more', [(), ('--busy',)])
+def test_the_verb(tmp_path, more):
     """Three processes; one to three ranks take turns."""
     make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 48)
     command = ['bash', '-c', '. "$0" && exec "$@"', str(ROOT / 'jobs' / 'mpi.env.sh'), os.environ.get('MPIRUN') or str(Path(sys.executable).parent / 'mpirun'),
                '-n', '3', sys.executable, '-m', 'mpi4py', '-m', 'mpi_ftp', 'scaling', '--cfg', str(tmp_path / 'net.cfg'), '--batches', '2', '--seconds',
-               '.2', '--threads', '1', '--json', str(tmp_path / 'out.json'), '--profile', str(tmp_path / 'machine.json')]
+               '.2', '--threads', '1', *more, '--json', str(tmp_path / 'out.json'), '--profile', str(tmp_path / 'machine.json')]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / 'out.json').read_text())
