@@ -139,6 +139,7 @@ class Job:
     deterministic: bool = key(FLAG, 'add gradients in the order of ranks wherever they run, so that the bits of a sum do not depend on their hosts', False)
     halos: str = key(one_of('full', 'half'), 'half: pixels travel in half precision', 'full')
     gradients: str = key(one_of('full', 'half'), 'half: sums of gradients travel in half precision, what rounding takes is added the next time', 'full')
+    replan: bool = key(SWITCH, 'plan anew at the end of an epoch where a rank or a link has become slower', True)
     reader: str = key(one_of('all', 'one'), 'ranks that read the data set; `one` hands out tiles where only its host has the file', 'all')
     checkpoint_every: int = key(whole(1), 'iterations between checkpoints', 100)
     val_every: int = key(whole(0), 'iterations between evaluations; 0: only at the end', 0)

@@ -7,6 +7,7 @@ import numpy as np
 
 from . import kernels
 from .augment import Options, draw, input_tile
+from .cost import CostModel
 from .errors import JobError, MemoryRefused, PlanError, nearest
 from .footprint import Footprint
 from .layer_times import ROOM
@@ -14,6 +15,7 @@ from .limits import available, forget_peak, peak, resident
 from .machine import measure, read_machine, signature, write_machine
 from .pictures import Loose
 from .region import Region
+from .replan import GAIN, drift
 from .search import find_plan
 from .subtiles import with_parts
 
@@ -50,6 +52,23 @@ def plan_run(world, network, batch, job):
     if refused:
         raise refused
     return plan, machine
+
+
+def plan_again(world, network, batch, job, plan, machine, watch):
+    """(why, seconds that the old plan takes now, Plan, Machine) where a new plan pays, else None (collective)."""
+    seen, found = world.gather(watch.typical()), None
+    memory = budgets(world, job.memory)
+    changed = drift(machine, seen) if seen else None
+    if changed:
+        now, why = changed
+        before = CostModel(network, now, batch, plan.ranks).price(plan).seconds
+        try:
+            new = fitting(network, plan.ranks, batch, now, job, memory)
+        except (MemoryRefused, PlanError):                  # nothing better than what runs
+            new = plan
+        if new.predicted['seconds'] < (1 - GAIN) * before:
+            found = why, before, new, now
+    return world.broadcast(found)
 
 
 def known_machine(world, network, batch, job, room):

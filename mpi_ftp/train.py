@@ -1,4 +1,5 @@
 """The verb `train`: the loop that reads as prose, and what surrounds it: resume, checkpoints, evaluation, signals."""
+import gc
 import signal
 import time
 from statistics import median
@@ -19,7 +20,8 @@ from .network import read_network
 from .pictures import Pictures
 from .plan import Plan
 from .plan_table import plan_table
-from .planning import mini_batch, plan_run
+from .planning import mini_batch, plan_again, plan_run
+from .replan import Watch, move
 from .runfolder import open_run, show
 from .saving import load_checkpoint, save_checkpoint, save_weights
 from .session import Feed, check_classes, load_kernels, load_weights, losses_of
@@ -83,16 +85,25 @@ class Trainer:
         unused = ignored(read_cfg(job.cfg))
         if unused:
             folder.log('without effect here: ' + ', '.join(text.split(': ', 1)[1] for text in dict.fromkeys(unused)))
-        self.model = Model(network, self.plan, world, self.dtype, frozen=job.batch_norm == 'frozen', overlap=job.overlap, losses=self.losses,
-                           deterministic=job.deterministic, halos=job.halos, gradients=job.gradients)
-        self.iteration, self.seen, state = self.begin()
-        last = network.heads[-1]
-        options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else {}, job.augment)
-        self.feed = Feed(world, job.data, job.split, network.tensor_shape(-1, self.mini), self.model.picture, job.reader, options=options,
-                         seed=job.seed, state=state, dtype=self.dtype)
-        self.state = state
+        self.model, self.watch = self.build(), Watch()
+        self.iteration, self.seen, self.state = self.begin()
+        self.feed = self.stream()
         self.total = self.iterations()
         self.rate = schedule.from_net(network.net, job.learning_rate, self.total)
+
+    def build(self):
+        """The Model of the plan."""
+        job = self.job
+        return Model(self.network, self.plan, self.world, self.dtype, frozen=job.batch_norm == 'frozen', overlap=job.overlap, losses=self.losses,
+                     deterministic=job.deterministic, halos=job.halos, gradients=job.gradients)
+
+    def stream(self):
+        """The Feed of the model's tiles, from where the run stands."""
+        job, network = self.job, self.network
+        last = network.heads[-1]
+        options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else {}, job.augment)
+        return Feed(self.world, job.data, job.split, network.tensor_shape(-1, self.mini), self.model.picture, job.reader, options=options,
+                    seed=job.seed, state=self.state, dtype=self.dtype)
 
     def show(self, table):
         """A rich table on the terminal and in the log."""
@@ -124,7 +135,9 @@ class Trainer:
         with folder.progress(self.total, self.iteration) as progress:
             while self.iteration < self.total and not self.stop:
                 self.iteration += 1
+                epoch = self.state[0]
                 row = self.step()
+                self.watch.step(row)
                 times.append([row[name] for name in TIMES])
                 if job.val_every and self.iteration % job.val_every == 0 and self.iteration < self.total:
                     row.update(self.evaluate())
@@ -134,6 +147,8 @@ class Trainer:
                 progress.step(self.iteration, f'loss {row["loss"]:.4f}  rate {row["rate"]:.3g}  {row["seconds"]:.3f} s')
                 if self.iteration % job.checkpoint_every == 0:
                     self.save()
+                if self.state[0] > epoch and job.replan and self.world.size > 1:
+                    self.replan()
         self.save()
         self.summarise(times)
         if self.iteration >= self.total:
@@ -206,6 +221,25 @@ class Trainer:
         self.show(result.table(f'{self.job.val_split} after iteration {self.iteration}'))
         numbers = result.as_dict()
         return {name: numbers[name] for name in ('mAP50', 'mAP50_95', 'top1') if numbers.get(name) is not None}
+
+    def replan(self):
+        """Go on under a new plan where ranks or links have become so much slower that it pays."""
+        found = plan_again(self.world, self.network, self.mini, self.job, self.plan, self.machine, self.watch)
+        if not found:
+            return
+        why, before, self.plan, self.machine = found
+        self.folder.log(f'iteration {self.iteration}: {why}; a new plan takes {1e3 * self.plan.predicted["seconds"]:.1f} ms instead of {1e3 * before:.1f}')
+        self.folder.write_json('plan.json', self.plan.to_json())
+        if self.world.rank == 0:
+            self.show(plan_table(self.network, self.plan, self.machine))
+        old = self.model
+        old.arena.release()
+        self.feed.close()
+        self.model, self.watch = self.build(), Watch()
+        move(self.world, old.parameters, self.model.parameters)
+        del old
+        gc.collect()                        # a model and its groups know each other
+        self.feed = self.stream()
 
     def save(self):
         """Checkpoint, Darknet weights and the curve, each whole or not at all."""
