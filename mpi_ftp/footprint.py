@@ -19,7 +19,7 @@ from .tile import BLOCK, storage_shape
 ITEM = 4
 AHEAD = 4                   # tiles of the picture: the one at work, two prepared, one in the making
 LATER = 20 << 20            # what a process takes after its profile, whatever the network: index of the data set, odds and ends (9 to 18 measured)
-MPI = 4 << 20               # of its own buffers, where there are other ranks
+MPI = 8 << 20               # of its own buffers and for sums of gradients (3 to 4), where there are other ranks
 EVALUATION = 24 << 20       # detections, metrics and the second reader
 PLOTS = 36 << 20            # on rank 0, for the curves (18 to 35 measured)
 PHASES = 'training', 'evaluation', 'saving'

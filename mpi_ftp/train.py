@@ -1,5 +1,6 @@
 """The verb `train`: the loop that reads as prose, and what surrounds it: resume, checkpoints, evaluation, signals."""
 import gc
+import math
 import signal
 import time
 from statistics import median
@@ -17,6 +18,7 @@ from .limits import peak
 from .loss import summary
 from .model import Model
 from .network import read_network
+from .parameters import TRAINED
 from .pictures import Pictures
 from .plan import Plan
 from .plan_table import plan_table
@@ -86,6 +88,7 @@ class Trainer:
         if unused:
             folder.log('without effect here: ' + ', '.join(text.split(': ', 1)[1] for text in dict.fromkeys(unused)))
         self.model, self.watch = self.build(), Watch()
+        self.tell_weights()
         self.iteration, self.seen, self.state = self.begin()
         self.feed = self.stream()
         self.total = self.iterations()
@@ -108,6 +111,14 @@ class Trainer:
     def show(self, table):
         """A rich table on the terminal and in the log."""
         self.folder.note(show(table, width=140))
+
+    def tell_weights(self):
+        """How much of the weights each rank holds, against one copy of them (collective)."""
+        held, tensors = self.world.gather(self.model.parameters.flat.nbytes / (1 << 20)), [layer.tensors for layer in self.network.layers]
+        if self.world.size > 1 and held:
+            whole = sum(math.prod(shape) for layer in tensors for name, shape in layer if name in TRAINED) * self.dtype.itemsize / (1 << 20)
+            self.folder.log(f'weights of ranks {" ".join(f"{mine:.1f}" for mine in held)} MiB, as much again for gradients and for momentum; '
+                            f'{sum(held):.1f} MiB in all for one copy of {whole:.1f} MiB')
 
     def begin(self):
         """Weights to begin with: the checkpoint's, a file's, or random ones. Returns (iteration, pictures seen, place in the data)."""
