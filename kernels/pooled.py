@@ -12,7 +12,6 @@ from .activations import emit_times_slope, emit_value
 from .jit import Native, address, call, instructions, kernel, start
 from .layout import check_maps, check_same
 from .naive_elementwise import ACTIVATIONS
-from .rows import AHEAD
 from .simd import BLOCK, INT
 from .threads import spread, streams
 
@@ -108,9 +107,10 @@ def channels(e, address):
     return {part: e.load(e.pointer(address), part) for part in range(0, BLOCK, e.width)}
 
 
-def _prefetch(e, places, size):
+def _prefetch(e, places, size, z_row):
+    """Ask for the window under this one."""
     for place in places:
-        e.prefetch(place, AHEAD * size * BLOCK // 2)
+        e.prefetch(e.at(place, e.b.mul(z_row, INT(size))))
 
 
 def emit_forward(activation, size, e, count, p, z, z_row, scale, shift):
@@ -119,7 +119,7 @@ def emit_forward(activation, size, e, count, p, z, z_row, scale, shift):
     def window(carried):
         p, z = carried
         places = windows.places(z, z_row)
-        _prefetch(e, places, size)
+        _prefetch(e, places, size, z_row)
         for part in range(0, BLOCK, e.width):
             e.store(windows.pick(places, part)[0], p, part)
         return [e.at(p, BLOCK), e.at(z, size * BLOCK)]
@@ -133,7 +133,7 @@ def emit_reduce(activation, size, e, count, dp, z, z_row, scale, shift, mean, ou
     def window(carried):
         (dp, z), sums = carried[:2], carried[2:]
         places = windows.places(z, z_row)
-        _prefetch(e, places, size)
+        _prefetch(e, places, size, z_row)
         for k, part in enumerate(parts):
             best_z = windows.pick(places, part)[1]
             da = emit_times_slope(e, activation, windows.argument(best_z, part), e.load(dp, part))
@@ -153,7 +153,7 @@ def emit_backward(activation, size, past, e, count, dz, dz_row, dp, z, z_row, sc
     def window(carried):
         dz, dp, z = carried
         places, targets = windows.places(z, z_row), windows.places(dz, dz_row)
-        _prefetch(e, places, size)
+        _prefetch(e, places, size, z_row)
         for part in range(0, BLOCK, e.width):
             _, _, zs, wins = windows.pick(places, part)
             # from the last place backwards: the gradient stops at the first one that beat all before it
@@ -172,12 +172,13 @@ for _name in ('leaky', 'relu'):
     _natives(_name, 2)          # known from the start, so that `load` compiles what nearly every network has
 
 
-# Drivers: rows of blocks first ... last (counted over samples too where no sum is wanted).
+# Drivers: rows of blocks first ... last (counted over samples too where no sum is wanted). What follows a sum begins at the last
+# block, which is still in the caches.
 
 @kernel('i f5 f5 c2 c2 i i i', ['float32'])
 def _forward(native, p, z, scale, shift, size, first, last):
     _, CB, H, W, _ = p.shape
-    for unit in range(first, last):
+    for unit in range(last - 1, first - 1, -1):
         n, b = divmod(unit, CB)
         for h in range(H):
             call(native, (W, start(p, n, b, h), start(z, n, b, h * size), z.strides[2] // 4, address(scale[b]), address(shift[b])))
@@ -201,7 +202,7 @@ def _reduce(native, sums, dp, z, scale, shift, mean, istd, size, first, last):
 @kernel('i f5 f5 f5 c2 c2 c2 c2 c2 i i i', ['float32'])
 def _backward(native, dz, dp, z, scale, shift, a, b, c, size, first, last):
     _, CB, H, W, _ = dp.shape
-    for unit in range(first, last):
+    for unit in range(last - 1, first - 1, -1):
         n, k = divmod(unit, CB)
         for h in range(H):
             call(native, (W, start(dz, n, k, h * size), dz.strides[2] // 4, start(dp, n, k, h), start(z, n, k, h * size),
