@@ -73,14 +73,14 @@ def times(network, ranks=1, batch=1, seconds=2.0, room=ROOM, progress=lambda sha
     for turn in range(REPEATS):
         for kind, layer in layers.items():
             spent = max(time.process_time() - busy, (time.perf_counter() - begun) / 2)      # on a busy machine, wait for a fair share
-            if spent > seconds * (1 if turn else 2):
+            if spent > seconds and turn:
                 break
             progress(min(1.0, max(spent / seconds, turn / REPEATS)))
             bench = benches.get(kind) or Bench(network, layer, pool)
             if kind not in benches and bench.nbytes < SPARE * room and kept < 8 * SPARE * room:
                 benches[kind], kept = bench, kept + 2 * bench.nbytes
             sizes = sample_sizes(network, layer, ranks, batch, room)
-            for size in sizes if spent < seconds else sizes[1:]:
+            for size in sizes if spent < seconds else sizes[1:] if spent < 2 * seconds else sizes[-1:]:      # something of every class
                 for pass_, took in bench.run(*size).items():
                     found.setdefault((kind, pass_, size[0] * int(kind.pixels(*size[1:]))), []).append(took)
     curves = {}

@@ -13,6 +13,7 @@ from .errors import PlanError
 from .files import replacing
 from .limits import peak, resident, trim
 
+MOST_STRAIN = 2.0                       # more is not that of this run but of others
 DEFAULT_LINK = 60e-6, 117e6             # seconds, bytes a second: 1 Gbit/s Ethernet, assumed where no second host was there to measure
 
 
@@ -26,6 +27,7 @@ class Machine:
     of a rank. strain: how many times longer computing takes when all ranks of this many compute at once and wait for each other, beyond
     what cores and speeds say; picture: seconds to prepare a pixel of the input. note: where the figures come from.
     algorithms: rows for kernels.set_rates. signature: of what was measured, see `signature`; empty for figures that nobody measured.
+    sources: ((constant, where it comes from), …) of such figures.
     """
     curves: tuple
     copy: float = 5e-11
@@ -48,6 +50,7 @@ class Machine:
     note: str = ''
     algorithms: tuple = ()
     signature: str = ''
+    sources: tuple = ()
 
     def curve(self, layer, pass_):
         """Seconds of a pass of a network's layer against output pixels, or None where the layer has no such pass."""
@@ -107,7 +110,7 @@ class Machine:
         unknown = set(record) - set(Machine.__dataclass_fields__)
         if unknown or 'curves' not in record:
             raise PlanError(f'a machine file has no key {min(unknown)!r}' if unknown else 'a machine file needs the key curves')
-        tuples = {name: tuple(map(tuple, value)) if name in ('sums', 'algorithms') else tuple(value) for name, value in record.items()
+        tuples = {name: tuple(map(tuple, value)) if name in ('sums', 'algorithms', 'sources') else tuple(value) for name, value in record.items()
                   if isinstance(value, (list, tuple)) and name != 'curves'}
         return Machine(**{**record, **tuples, 'curves': tuple(map(Curve.from_json, record['curves']))})
 
@@ -151,7 +154,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     if comm.rank == 0:
         machine = _combine(gathered, links, points, cores, threads)
         beside = (median if len(set(machine.speeds)) == 1 else min)(strains) / machine.slowdown      # quick ranks wait for slow ones
-        machine = replace(machine, strain=max(1.0, beside), base=int(base), peak=int(most), algorithms=tuple(algorithms),
+        machine = replace(machine, strain=min(MOST_STRAIN, max(1.0, beside)), base=int(base), peak=int(most), algorithms=tuple(algorithms),
                           signature=signature())
     return comm.broadcast(machine)
 
