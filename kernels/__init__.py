@@ -9,7 +9,7 @@ float64 through the loops of `naive`, which are the definition. Nothing here kno
 Importing this package costs nothing: numba is imported at the first use of a name.
 
 To read it: layout, naive (the definition), simd (registers and instructions), micro (the two inner loops), native and jit
-(how they are compiled), direct, transform and winograd (what calls them), rows and elementwise, threads, cache.
+(how they are compiled), direct, transform and winograd (what calls them), rows and elementwise, threads and team, caches, cache.
 """
 import importlib
 

@@ -4,6 +4,7 @@ A member that has nothing to do looks at a counter for SPINS rounds, without hol
 the caller that waits for its members. Spinning pays only while every thread has a core of its own: a member that finds
 itself on the core of a thread before it moves on, for the system may leave two on one for half a second.
 """
+import atexit
 import ctypes
 import functools
 import os
@@ -151,6 +152,7 @@ class Team:
         self.free, self.look = threading.Lock(), Counter()
         self.cores = [-1] * (count + 1)
         self.members = [Member(self, place) for place in range(1, count + 1)]
+        atexit.register(self.close)                     # before the interpreter that they call goes
 
     def run(self, work, cuts):
         """work(cuts[0], cuts[1]) here while members do the others. Raises what any of them raised."""
@@ -183,6 +185,7 @@ class Team:
             self.bed.acquire()
 
     def close(self):
+        atexit.unregister(self.close)
         for member in self.members:
             member.post(None)
         for member in self.members:
