@@ -1,4 +1,4 @@
-"""Pictures for people: boxes on a picture, detections beside truths, the curve of a training run. Knows nothing of networks.
+"""Pictures for people: boxes on a picture, the curve of a training run. Knows nothing of networks.
 
 Boxes are rows [class, score, cx, cy, w, h] in parts of the picture, the columns of `boxes.flatten` after the sample; a score of nan
 (a truth) is not written. Pillow and matplotlib are imported when something is drawn.
@@ -35,34 +35,6 @@ def draw_boxes(picture, rows, names):
     for row, frame in zip(rows, frames):
         _label(pen, image, frame, _text(row, names), colour(int(row[0])), font, width)
     return image
-
-
-def montage(pictures, found, truths, names, side=420):
-    """A PIL picture with one line for each of `pictures`: its detections on the left, its truths on the right.
-
-    found, truths: for each picture its rows. Each half is scaled to fit into side x side pixels.
-    """
-    from PIL import Image, ImageDraw
-    lines = []
-    for picture, detected, true in zip(pictures, found, truths):
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
-        scale = side / max(image.size)
-        image = image.convert('RGB').resize([max(1, round(scale * s)) for s in image.size], Image.Resampling.LANCZOS)
-        lines.append((draw_boxes(image, detected, names), draw_boxes(image, true, names)))
-    gap = max(4, side // 40)
-    font = _font(None, side / 22)
-    head = 2 * round(font.size)
-    widths = [max((line[k].width for line in lines), default=side) for k in (0, 1)]
-    sheet = Image.new('RGB', (sum(widths) + 3 * gap, head + sum(line[0].height + gap for line in lines)), 'white')
-    pen = ImageDraw.Draw(sheet)
-    for k, title in enumerate(('detections', 'truths')):
-        left = gap + k * (widths[0] + gap)
-        pen.text((left + widths[k] / 2, head / 2), title, 'black', font, 'mm')
-        top = head
-        for line in lines:
-            sheet.paste(line[k], (left + (widths[k] - line[k].width) // 2, top))
-            top += line[k].height + gap
-    return sheet
 
 
 def plot_training(path, rows, title=''):

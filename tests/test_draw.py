@@ -57,15 +57,6 @@ def test_scores_and_unknown_classes():
     assert draw.draw_boxes(Image.new('L', (40, 30)), [[0, .5, .5, .5, .5, .5]], NAMES).mode == 'RGB'
 
 
-def test_montage():
-    pictures = [grey(200, 400), grey(300, 100)]
-    found, truths = [[[0, .9, .5, .5, .5, .5]], []], [[], [[1, np.nan, .5, .5, .5, .5]]]
-    sheet = draw.montage(pictures, found, truths, NAMES, side=200)
-    assert sheet.width == 2 * 200 + 15 and sheet.height > 100 + 200
-    (y0, x0), (y1, x1) = painted(sheet, 0), painted(sheet, 1)
-    assert x0.max() < sheet.width / 2 < x1.min() and y0.max() < y1.min()
-
-
 def orange(path):
     return (np.asarray(Image.open(path).convert('RGB')) == (255, 127, 14)).all(-1).sum()
 

@@ -89,5 +89,5 @@ def dropout_from_section(index, source, in_shape, section):
 def crop_from_section(index, source, in_shape, section):
     if section.float('angle', 0):
         raise CfgError(f'layer {index} [crop]: angle is not supported')
-    return Crop(index, source, in_shape, section.int('crop_height', 1, least=1), section.int('crop_width', 1, least=1), bool(section.int('flip', 0)),
+    return Crop(index, source, in_shape, section.int('crop_height', 1, least=1), section.int('crop_width', 1, least=1), section.flag('flip'),
                 not section.int('noadjust', 0), section)
