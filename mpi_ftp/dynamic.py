@@ -8,11 +8,12 @@ import numpy as np
 
 from .errors import PlanError
 from .plan import GroupPlan, Plan, per_layer, split_small
-from .space import WHOLE, Space
+from .space import WHOLE, Mix, Space
 from .ways import Way, main_ways, sized, stripped, tail_ways
 
 LAYOUTS = 'auto', 'spatial', 'samples', 'tail'
 CERTAIN = 0.98              # of a layer's time alone: in a group its cuts are carried over, and may fall a row better
+MIXES = Mix(.5, 0.0), Mix(1.0, .7)
 PARTS = (2, 1), (4, 1), (8, 1), (4, 4)      # rows and columns in which a rank may take its tile, one after the other
 FUSED_FILTERS = 3           # layers of a group that is cut along filters: a convolution and what does not mix channels
 
@@ -31,7 +32,13 @@ class Search:
         self.parts = parts if recompute != 'none' or not space.model.training else ()
         self.following = {a: b for a, b in pairwise([*starts, len(self.network)])} if starts else None
         self.tail = smallest_maps(self.network) if layout == 'tail' else None
+        self.mixed(MIXES[0])
+
+    def mixed(self, mix):
+        """Take sums of gradients into account in another way."""
+        self.mix = Mix(1.0, 0.0) if self.model.layers.one_host else mix        # within a host sums take the cores' time
         self.rest = self.least()
+        return self
 
     def least(self):
         """Seconds that layers [i, end) take at least, at i: no group computes them faster than its fastest way does alone."""
@@ -40,7 +47,7 @@ class Search:
         for row, way in enumerate(self.ways):
             table = self.space.table(way)
             for k, stop in enumerate(table.stops.tolist()):
-                found[row, stop - 1] = self.space.inner(way, stop - 1, slice(k, k + 1))[0]
+                found[row, stop - 1] = self.space.inner(way, stop - 1, slice(k, k + 1), self.mix)[0]
         alone = np.where(np.isfinite(found.min(0)), found.min(0), 0.0) * CERTAIN
         return alone[::-1].cumsum()[::-1]
 
@@ -55,7 +62,7 @@ class Search:
             stop = self.following.get(start, count + 1)
             first, last = max(first, int(np.searchsorted(table.stops, stop))), min(last, int(np.searchsorted(table.stops, stop, 'right')))
         if first < last:
-            seconds = self.space.inner(way, start, slice(first, last)) + self.rest[0] - self.rest[start] + self.rest[table.stops[first:last]]
+            seconds = self.space.inner(way, start, slice(first, last), self.mix) + self.rest[0] - self.rest[start] + self.rest[table.stops[first:last]]
             below = np.flatnonzero(seconds < cap)
             last = first + int(below[-1]) + 1 if len(below) else first
         return slice(first, last)
@@ -124,19 +131,19 @@ class Search:
 
     def choices(self, start, way, steps, price=0.0, limit=float('inf')):
         """[((whether to recompute, parts), seconds with the price of bytes)]: what groups may do to need less memory."""
-        whole, training = (1, 1), self.model.training
-        found = [] if self.recompute == 'all' else [((False, whole), steps.seconds + price * (steps.tape + steps.held))]
+        whole, training, seconds = (1, 1), self.model.training, self.mix.of(steps.seconds, steps.behind, steps.sums)
+        found = [] if self.recompute == 'all' else [((False, whole), seconds + price * (steps.tape + steps.held))]
         if not training:
-            found = [((False, whole), np.where(steps.tape <= limit, steps.seconds, np.inf))]
+            found = [((False, whole), np.where(steps.tape <= limit, seconds, np.inf))]
         elif self.recompute != 'none':
-            found.append(((True, whole), np.where(steps.tape <= limit, steps.seconds + steps.again + price * steps.held, np.inf)))
+            found.append(((True, whole), np.where(steps.tape <= limit, seconds + steps.again + price * steps.held, np.inf)))
         if limit < float('inf'):
             table = self.space.table(way)
             first = int(np.searchsorted(table.stops, steps.stops[0]))
             rows = slice(first, first + len(steps.stops))
             for parts in self.parts:
                 more, tape = (array[rows] for array in self.space.parted(way, start, parts))
-                found.append(((training, parts), np.where(tape <= limit, steps.seconds + more + price * steps.held, np.inf)))
+                found.append(((training, parts), np.where(tape <= limit, seconds + more + price * steps.held, np.inf)))
         return found
 
 

@@ -127,6 +127,8 @@ class Job:
     augment: bool = key(SWITCH, 'jitter, flip and colours as [net] and the last layer say', True)
     grid: tuple = key(GRID, 'how the picture is cut among ranks', 'auto')
     groups: tuple = key(GROUPS, 'layers that run without halo exchange between them', 'auto')
+    layout: str = key(one_of('auto', 'spatial', 'samples', 'tail'),
+                      'spatial: maps by rows and columns alone; samples: data parallel; tail: rows and columns, then the smallest maps on one rank', 'auto')
     backward_cuts: tuple = key(CUTS, 'further layers before which gradients of halos are exchanged', 'auto')
     recompute: str = key(one_of('all', 'none', 'auto'), 'groups whose inner outputs are computed again in the backward pass', 'auto')
     parts: tuple = key(PARTS, 'parts in which a rank takes its tile of a group, one after the other, in training of those that recompute (default: whole)')

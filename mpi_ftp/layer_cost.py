@@ -13,7 +13,7 @@ from .network import PICTURE
 ITEM = 4                    # bytes of a number
 AGAIN = 2 / 3               # of a layer's finish: the moments are known
 BACKWARD = 'unfinish', 'backward_data', 'backward_weights'
-SUMMED = 'forward', 'backward', 'norm_sums', 'again', 'weights', 'held', 'tape'
+SUMMED = 'forward', 'backward', 'norm_sums', 'again', 'weights', 'sums', 'held', 'tape'
 
 
 class LayerCosts:
@@ -28,8 +28,8 @@ class LayerCosts:
         self.counts = {layer.index: sum(prod(shape) for name, shape in layer.tensors if name not in ('mean', 'variance')) for layer in network.layers}
 
     def sums(self, extents):
-        """{part: of layers [start, stop), an array (rows, starts)}: seconds forward, backward, of norm_sums, to compute `again` and for `weights`
-        (their sums and steps); bytes of weights `held` and of `tape`. Beside them, not summed, what messages can hide behind: `ahead`, `behind`."""
+        """{part: of layers [start, stop), an array (rows, starts)}: seconds forward, backward, of norm_sums, to compute `again`, for the steps of
+        `weights` and the `sums` of their gradients; bytes of weights `held` and of `tape`. Beside them, not summed, what messages can hide behind: `ahead`, `behind`."""
         found = {part: np.zeros((len(extents.stops), len(self.network) + 1)) for part in (*SUMMED, 'ahead', 'behind')}
         wanted = {}
         for index in reversed(range(extents.start, max(extents.stops))):
@@ -59,8 +59,8 @@ class LayerCosts:
                 found['norm_sums'] = 2 * self.machine.sum_seconds(layer.out_shape[0] * 16)
             found['again'] = self.again(layer, extents, forward, wanted)
             if layer.tensors:
-                bucket = self.machine.sum_seconds(float(found['held'].max()) * ITEM, ranks)
-                found['weights'] = self.update(found['held']) + (1.0 if self.one_host else 0.5) * bucket
+                found['weights'] = self.update(found['held'])
+                found['sums'] = each(lambda count, ranks: self.machine.sum_seconds(count * ITEM, int(ranks)), found['held'], ranks)
             kept = any(Needs.input_again(self.network.layers[r]) for r in self.network.readers[index]) + Needs.z_again(layer)
             found['tape'] = kept * ITEM * prod(most(extents.computed[index]))
         else:                               # a forward pass keeps nothing: what a layer works on
@@ -133,16 +133,22 @@ class LayerCosts:
         return sum(prod(self.sides(extents.reads_back[layer.index, k])) for k in shared) * ITEM * (self.machine.copy / 2 + self.machine.add) if shared else 0.0
 
     def held_weights(self, extents, layer):
-        """(numbers of a layer's weights on the fullest rank: an array (rows,), ranks that share them)."""
-        parts = extents.parts[1]
+        """(numbers of a layer's weights on the fullest rank, ranks that share them): arrays (rows,)."""
+        parts, whole = extents.parts[1], np.ones(len(extents.stops))
         if parts == 1 or not layer.tensors:
-            return np.full(len(extents.stops), float(self.counts[layer.index])), self.ranks
+            return self.counts[layer.index] * whole, self.ranks * whole
         share = most(extents.computed[layer.index])[1] / layer.out_shape[0]
-        return self.counts[layer.index] * share, max(1, self.ranks // parts) if share.max() < 1 else self.ranks
+        return self.counts[layer.index] * share, np.where(share < 1, max(1, self.ranks // parts), self.ranks)
 
     def update(self, count):
         """Seconds of the optimizer's step and of clearing so many gradients."""
         return count * (self.machine.sgd + ITEM * self.machine.copy / 2) * self.pace.max()
+
+
+def each(function, *arrays):
+    """A function of numbers on arrays of few different ones."""
+    known = {}
+    return np.array([known[key] if key in known else known.setdefault(key, function(*key)) for key in zip(*(array.tolist() for array in arrays))])
 
 
 def working_set(extents, layer):

@@ -101,7 +101,7 @@ def fitting(network, ranks, batch, machine, job, memory):
     """The fastest plan that keeps to the job and, on each rank, to its bytes of `memory`."""
     def find(memory):
         found = find_plan(network, ranks, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
-                          cuts=job.backward_cuts, recompute=job.recompute, memory=memory)
+                          cuts=job.backward_cuts, recompute=job.recompute, memory=memory, layout=job.layout)
         return in_parts(network, found, machine, job)
 
     plan = find(None)

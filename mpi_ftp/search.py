@@ -3,11 +3,12 @@ import numpy as np
 
 from .budget import within
 from .cost import CostModel
-from .dynamic import PARTS, Search, checked_cuts, searches_of
+from .dynamic import MIXES, PARTS, Search, checked_cuts, searches_of
 from .errors import PlanError
 from .plan import per_layer
 from .refine import predicted, refined
 
+WORTH = .03                 # of a step: what sums must take for another view of them to be worth a search
 SLACK = 1.02                # the tables know no overlap of sums of gradients: a little more by them may be less
 
 
@@ -30,15 +31,30 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
 
 
 def fastest(searches):
-    """(Plan, Search) with the least exact price among the best of each search. A quick first plan, a group for each layer, bounds all that follow."""
+    """(Plan, Search) with the least exact price among the best of each search and each Mix of sums."""
+    model, best = searches[0].model, None
+    for mix in MIXES if model.ranks > 1 and model.training and not model.layers.one_host else MIXES[:1]:
+        for plan, search in cheapest(searches, mix):
+            seconds = model.price(plan).seconds
+            if best is None or seconds < best[0]:
+                best = seconds, plan, search, mix
+        if best and model.sum_seconds(best[1]) < WORTH * best[0]:
+            break                                           # sums of gradients hardly count
+    if best is None:
+        raise PlanError(f'no plan of layout {searches[0].layout} exists for this network on {model.ranks} ranks')
+    _, plan, search, mix = best
+    for other in searches:
+        other.mixed(mix)
+    return plan, search
+
+
+def cheapest(searches, mix):
+    """(Plan, Search) of each search that comes near the best. A quick first plan, a group for each layer, bounds all that follow."""
     first = searches[0]
-    quick = Search(first.space, first.main, first.ways, per_layer(first.network), first.recompute, first.by_hand, first.layout)
-    bound, found = (quick.best() or (np.inf,))[0] if first.starts is None else np.inf, []
+    quick = Search(first.space, first.main, first.ways, per_layer(first.network), first.recompute, first.by_hand, first.layout).mixed(mix)
+    bound = (quick.best() or (np.inf,))[0] if first.starts is None else np.inf
     for search in searches:
-        result = search.best(bound=bound * SLACK)
+        result = search.mixed(mix).best(bound=bound * SLACK)
         if result:
             bound = min(bound, result[0])
-            found.append((search.model.price(result[1]).seconds, result[1], search))
-    if not found:
-        raise PlanError(f'no plan of layout {first.layout} exists for this network on {first.model.ranks} ranks')
-    return min(found, key=lambda entry: entry[0])[1:]
+            yield result[1], search

@@ -1,11 +1,13 @@
 """The verb `plan`: how a network would be cut among ranks, without training and without MPI."""
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from . import job as jobs
 from . import kernels
 from .comm import Alone
+from .compare import alternative, choices, comparison, verdict
 from .errors import JobError, MemoryRefused
 from .footprint import Footprint
 from .machine import measure, read_machine
@@ -15,16 +17,20 @@ from .planning import UNLIMITED, given, mini_batch
 from .search import find_plan
 from .session import load_kernels, losses_of
 
-KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd'
+KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'layout', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd'
+HEADERS = .94               # of a link's bits that are not headers
 
 
 def add_arguments(parser):
     jobs.add_arguments(parser, keys=KEYS)
     parser.add_argument('--ranks', metavar='P', default='1', help='number of ranks (default: 1)')
     parser.add_argument('--json', metavar='FILE', help='write the plan as a run does')
-    parser.add_argument('--png', metavar='FILE', help='draw tiles, time and memory')
-    parser.add_argument('--compare', metavar='A,B', help='plans side by side, e.g. per-layer,fused,0/4/8,auto')
+    parser.add_argument('--png', metavar='FILE', help='draw tiles, time and memory; with --sweep the scaling')
+    parser.add_argument('--compare', metavar='A,B', help='plans side by side, e.g. "tail,samples,spatial per-layer,0/4/8 cuts 2/6,auto"')
     parser.add_argument('--sweep', metavar='1..P', help='predicted steps for so many ranks, e.g. ranks=1..16')
+    parser.add_argument('--table', metavar='P,Q', help='what is chosen for these numbers of ranks, e.g. 2,4,6,16')
+    parser.add_argument('--also', metavar='CFG,…', help='further networks for --table')
+    parser.add_argument('--links', metavar='M,N', help='Mbit/s between hosts for --table, e.g. 100,1000')
     parser.add_argument('--save-machine', metavar='FILE', help='write the constants that were measured, for --machine')
 
 
@@ -39,8 +45,8 @@ def run(args):
     if args.save_machine:
         Path(args.save_machine).write_text(json.dumps(machine.to_json()))
 
-    def find(ranks, **changes):
-        fixed = dict(grid=None if job.grid == 'auto' else job.grid, groups=job.groups, cuts=job.backward_cuts, recompute=job.recompute)
+    def find(ranks, network=network, machine=machine, **changes):
+        fixed = dict(grid=None if job.grid == 'auto' else job.grid, groups=job.groups, cuts=job.backward_cuts, recompute=job.recompute, layout=job.layout)
         return find_plan(network, ranks, mini, machine, memory=memory_of(job, machine.placed(ranks)), **{**fixed, **changes})
 
     if not speaks():
@@ -49,10 +55,20 @@ def run(args):
     console = Console()
     console = Console(width=max(console.width, 150))
     if args.sweep:
-        console.print(comparison({str(n): (lambda n=n: find(n)) for n in span(args.sweep)}, 'ranks'))
+        plans = {n: find(n) for n in span(args.sweep)}
+        console.print(comparison({str(n): lambda plan=plan: plan for n, plan in plans.items()}, 'ranks'))
+        console.print(verdict(plans), highlight=False, soft_wrap=True)
+        if args.png:
+            from .scaling_picture import draw_scaling
+            draw_scaling(args.png, plans, f'{job.cfg.name}, batch {mini}: predicted scaling')
         return
     if args.compare:
-        console.print(comparison({name: (lambda g=grouping(name): find(ranks, groups=g)) for name in args.compare.split(',')}, 'groups'))
+        named = {name.strip(): alternative(name) for name in args.compare.split(',')}
+        console.print(comparison({name: (lambda options=options: find(ranks, **options)) for name, options in named.items()}, 'plan'))
+        return
+    if args.table:
+        networks = [network, *(read_network(path) for path in (args.also or '').split(',') if path)]
+        console.print(choices(chosen(networks, machine, whole_numbers('--table', args.table), args.links, find)))
         return
     plan = find(ranks)
     if args.json:
@@ -70,41 +86,34 @@ def speaks():
     return all(os.environ.get(name, '0') == '0' for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK', 'PMIX_RANK', 'SLURM_PROCID'))
 
 
-def comparison(finders, name):
-    """A table of plans side by side: seconds by part, memory, and the speed-up over the first."""
-    from rich.table import Table
-    table, first = Table(box=None, header_style='bold'), None
-    for column in (name, 'grid', 'number of groups', 'ms a step', 'times the first', 'forward', 'backward', 'again', 'exchange', 'norm sums', 'gradient sums', 'MiB'):
-        table.add_column(column, justify='right')
-    for label, find in finders.items():
-        try:
-            plan = find()
-        except MemoryRefused:
-            table.add_row(label, '', '', 'does not fit')
-            continue
-        found = plan.predicted
-        first = first or found['seconds']
-        parts = [f'{1e3 * found["parts"][part]:.1f}' for part in ('forward', 'backward', 'recompute', 'exchange', 'norm_sums', 'gradient_sums')]
-        table.add_row(label, '{}x{}'.format(*found['grid']), str(len(plan.groups)), f'{1e3 * found["seconds"]:.1f}', f'{first / found["seconds"]:.2f}', *parts,
-                      f'{found["bytes"] / (1 << 20):.0f}')
-    return table
-
-
-def grouping(text):
-    """auto, per-layer, fused, or first layers with slashes between: 0/4/8."""
-    if text in ('auto', 'per-layer', 'fused'):
-        return text
-    if not all(part.isdigit() for part in text.split('/')):
-        raise JobError(f'--compare {text}: expected auto, per-layer, fused or first layers such as 0/4/8, with commas between')
-    return tuple(map(int, text.split('/')))
-
-
 def span(text):
-    """Rank counts of 'ranks=1..16' or '1..16'."""
+    """Rank counts of 'ranks=1..16' or '1..16'; beyond 16 in growing steps."""
     first, dots, last = text.removeprefix('ranks=').partition('..')
     if not (dots and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
         raise JobError(f'--sweep {text}: expected ranks=FIRST..LAST')
-    return range(int(first), int(last) + 1)
+    first, last = int(first), int(last)
+    found = [n for n in range(first, last + 1) if n <= 16 or n % (1 << (n - 1).bit_length() - 4) == 0]
+    return found if found and found[-1] == last else [*found, last]
+
+
+def chosen(networks, machine, counts, links, find):
+    """(network's name, link, ranks, Plan or None, seconds of one rank) of each."""
+    for network in networks:
+        alone = find(1, network).predicted['seconds']
+        for link in whole_numbers('--links', links) if links else [None]:
+            between = replace(machine, net_link=(machine.net_link[0], link * 1e6 / 8 * HEADERS), sums=()) if link else machine
+            for ranks in counts:
+                try:
+                    plan = find(ranks, network, between)
+                except MemoryRefused:
+                    plan = None
+                yield network.path.stem, f'{(link or machine.net_link[1] * 8e-6 / HEADERS):.0f} Mbit/s', ranks, plan, alone
+
+
+def whole_numbers(option, text):
+    if not all(part.isdigit() and int(part) for part in text.split(',')):
+        raise JobError(f'{option} {text}: expected whole numbers with commas between')
+    return list(map(int, text.split(',')))
 
 
 def memory_of(job, machine):

@@ -15,6 +15,19 @@ WHOLE = Way((1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
+class Mix:
+    """How sums of gradients count that go on beside the backward pass: `shown` of them, and of the backward pass what is not `hidden` behind them.
+
+    No single group knows which of the two ends last; a search tries several.
+    """
+    shown: float
+    hidden: float
+
+    def of(self, seconds, behind, sums):
+        return seconds - self.hidden * behind + self.shown * sums
+
+
+@dataclass(frozen=True)
 class Table:
     """Groups whose outputs are cut in one way: the stops where it is possible, their edges, and what the layers inside cost."""
     stops: np.ndarray
@@ -26,10 +39,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Steps:
-    """Groups [start, stop) for all `stops` after an output cut in a given way: arrays of seconds, more seconds where they recompute, bytes of tape that this saves,
-    and bytes that are held in any case."""
+    """Groups [start, stop) for all `stops` after an output cut in a given way: arrays of seconds, of these what sums of gradients may hide behind, seconds of
+    those sums, more seconds where groups recompute, bytes of tape that this saves, and bytes that are held in any case."""
     stops: np.ndarray
     seconds: np.ndarray
+    behind: np.ndarray
+    sums: np.ndarray
     again: np.ndarray
     tape: np.ndarray
     held: np.ndarray
@@ -78,7 +93,7 @@ class Space:
         self.priced += len(entries[0][3])
         seconds = sum(sums[part] for part in INNER) + enter['forward'] + enter['backward'] + enter['exchange']
         held = sums['held'] + sum(sizes.max(1) for _, _, _, sizes, _, _ in entries) * ITEM
-        return Steps(table.stops[rows], seconds + 2 * model.machine.call, sums['again'], sums['tape'], held)
+        return Steps(table.stops[rows], seconds + 2 * model.machine.call, sums['backward'], sums['sums'], sums['again'], sums['tape'], held)
 
     def parted(self, way, start, parts):
         """(seconds that groups from `start` take more when every rank takes its tile in parts, again included; bytes of tape of a part): arrays over all
@@ -106,10 +121,10 @@ class Space:
             self.parts[way, parts] = found, rows
         return self.parts[way, parts]
 
-    def inner(self, way, start, rows):
-        """Seconds of the layers inside groups from `start` to some ends."""
+    def inner(self, way, start, rows, mix):
+        """Seconds of the layers inside groups from `start` to some ends; mix: see Mix."""
         sums = self.table(way).sums
-        return sum(sums[part][rows, start] for part in INNER)
+        return mix.of(sum(sums[part][rows, start] for part in INNER), sums['backward'][rows, start], sums['sums'][rows, start])
 
     def owned(self, source, before):
         """Boxes of an earlier output: of the group just before as it is cut, of others as that way would cut them."""

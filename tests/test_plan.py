@@ -6,6 +6,7 @@ import pytest
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp.__main__ import main
+from mpi_ftp.compare import verdict
 from mpi_ftp.plan import Plan, by_hand
 from mpi_ftp.plan_table import plan_table
 from mpi_ftp.search import find_plan
@@ -65,19 +66,55 @@ def test_the_verb_prints_and_writes(tmp_path, capsys):
 
 
 def test_plans_side_by_side(tmp_path, capsys):
-    assert run_plan(tmp_path, '--ranks', '4', '--compare', 'per-layer,fused,0/4,auto') in (0, None)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in lines[1:]] == ['per-layer', 'fused', '0/4', 'auto']
-    milliseconds = {line[0]: float(line[3]) for line in lines[1:]}
-    assert milliseconds['auto'] <= min(milliseconds.values()) * 1.001
+    names = 'per-layer', 'fused', '0/4', 'spatial 0/4 cuts 2/6', 'samples', 'tail', 'auto'
+    assert run_plan(tmp_path, '--ranks', '4', '--batch', '4', '--compare', ','.join(names)) in (0, None)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    milliseconds = {}
+    for name in names:
+        line = next(line for line in lines if line.split('  ')[0].strip() == name or line.strip().startswith(name + ' '))
+        lines.remove(line)
+        milliseconds[name] = float(line.strip()[len(name):].split('.')[0].split()[-1])
+    assert milliseconds['auto'] <= min(milliseconds.values()) + 1
+
+
+def test_layouts_are_what_they_are_called(tmp_path):
+    network, machine = network_of(tmp_path, 'tiny-yolo', 64, 96), made_up_machine(4)
+    spatial, samples, tail = (find_plan(network, 4, 4, machine, layout=layout) for layout in ('spatial', 'samples', 'tail'))
+    assert all(len(g.edges[0]) == len(g.edges[1]) == 2 for g in spatial.groups) and any(len(g.edges[2]) > 2 for g in spatial.groups)
+    assert all(g.edges[0] == (0, 1, 2, 3, 4) for g in samples.groups)
+    smallest = next(i for i, layer in enumerate(network.layers) if layer.out_shape[1] == 8)
+    assert all((g.start >= smallest) == all(len(edges) == 2 for edges in g.edges) for g in tail.groups) and smallest in [g.start for g in tail.groups]
+    again = find_plan(network, 4, 4, machine, layout='tail', groups=(0, 2))
+    assert {0, 2, smallest} == {g.start for g in again.groups}
 
 
 def test_a_sweep_over_ranks(tmp_path, capsys):
-    assert run_plan(tmp_path, '--sweep', 'ranks=1..3') in (0, None)
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ['1', '2', '3']
+    png = tmp_path / 'scaling.png'
+    assert run_plan(tmp_path, '--sweep', 'ranks=1..3', '--png', str(png)) in (0, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ['1', '2', '3'] and ' ms a step' in lines[4]
+    from PIL import Image
+    with Image.open(png) as picture:
+        assert picture.size[0] > 600
 
 
-@pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
+def test_a_verdict_names_what_is_lost():
+    def plan(ranks, seconds, **parts):
+        parts = {'forward': 0.0, 'backward': 0.0, 'recompute': 0.0, 'exchange': 0.0, 'norm_sums': 0.0, 'gradient_sums': 0.0, 'optimizer': 0.0, **parts}
+        return Plan(ranks, 1, (), {'seconds': seconds, 'parts': parts})
+
+    plans = {1: plan(1, 8.0, forward=8.0), 2: plan(2, 4.5, forward=4.0, exchange=.5), 4: plan(4, 4.4, forward=2.0, exchange=2.4)}
+    assert verdict(plans).startswith('2 ranks take 4500 ms a step, 1.8 times as fast as 1, more gain less than 3 %')
+    assert 'halos' in verdict(plans)
+
+
+def test_a_table_of_choices(tmp_path, capsys):
+    assert run_plan(tmp_path, '--table', '2,3', '--links', '100,1000') in (0, None)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[1:4:2] for line in lines if line.strip().startswith('net ')] == [['100', '2'], ['100', '3'], ['1000', '2'], ['1000', '3']]
+
+
+@pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--compare', '0/4 cuts x'], 6, 'cuts 2/6'), (['--table', '2,x'], 6, 'whole numbers'), (['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
                                                (['--ranks', '2', '--memory', '50M'], 8, 'would do')])
 def test_the_verb_refuses_in_one_sentence(tmp_path, capsys, words, code, says):
     assert run_plan(tmp_path, *words) == code
