@@ -1,19 +1,25 @@
 """A network with its weights for inference on the ranks at hand: what `val`, `detect` and `forward` share."""
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from . import comm, job
+from .curves import Class, Curve
 from .errors import DataError, WeightsError
+from .limits import resident
+from .machine import Machine, read_machine
 from .model import Model
 from .plan import by_hand, per_layer
 from .network import Network
+from .planning import budgets
+from .search import find_plan
 from .session import fill, load_kernels, losses_of
 from .subtiles import with_parts
 from .convert_weights import open_weights
 
-KEYS = ('cfg', 'weights', 'grid', 'groups', 'parts', 'threads', 'winograd', 'dtype', 'ranks')
+KEYS = ('cfg', 'weights', 'grid', 'groups', 'layout', 'parts', 'memory', 'machine', 'threads', 'winograd', 'dtype', 'ranks')
 
 
 def add_arguments(parser, more=()):
@@ -38,6 +44,40 @@ def near_square(ranks):
     return ranks // columns, columns
 
 
+def planned(world, network, batch, job, last=None):
+    """The plan of a forward pass on the ranks of `world` (collective): by prediction where a machine or a limit of memory is given, else by hand."""
+    if not (job.machine or job.memory) or job.parts:
+        return plan_inference(network, world.size, batch, job, last)
+    machine = read_machine(job.machine) if job.machine else typical_machine(world)
+    machine, memory = replace(machine, base=world.maximum(resident()), peak=0), None if job.memory is None else min(budgets(world, job.memory))
+    groups = job.groups if isinstance(job.groups, str) or last is None else [start for start in job.groups if start <= last]
+    return told_by_one(world, lambda: find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=groups,
+                                                memory=memory, layout=job.layout, training=False))
+
+
+def told_by_one(world, find):
+    """What rank 0 finds, on every rank; if it refuses, all do (collective)."""
+    found, refused = None, None
+    if world.rank == 0:
+        try:
+            found = find()
+        except Exception as error:          # or the others would wait
+            refused = error
+    found, refused = world.broadcast((found, refused))
+    if refused:
+        raise refused
+    return found
+
+
+def typical_machine(world):
+    """A Machine that nobody measured, for plans that must only fit: rates of one core of a PC, hosts as they are."""
+    conv, other = Class('convolutional', 64, 64, 3, activation='leaky', normalize=True), Class('maxpool', 64, 64, 2, 2)
+    curves = [Curve(conv, 'forward', (100, 10000), (2e-4, 1.5e-2)), Curve(conv, 'finish', (100, 10000), (1e-5, 1e-3)), Curve(other, 'forward', (100, 10000), (1e-5, 1e-3))]
+    names = world.broadcast(world.gather(world.host))
+    number = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return Machine(tuple(curves), hosts=tuple(number[name] for name in names), names=tuple(number), speeds=(1.0,) * world.size, note='typical, not measured')
+
+
 def plan_inference(network, ranks, batch, job, last=None):
     """Groups by hand (those up to layer `last`), or one for each layer that reads a neighbourhood: nothing is computed twice."""
     grid = near_square(ranks) if job.grid == 'auto' else job.grid
@@ -58,7 +98,7 @@ def start(network, job, batch, last=None, paged=False):
     needed = [layer.index for layer in network.layers if layer.tensors and (last is None or layer.index <= last)]
     file = open_weights(job.weights, network)
     part = network if last is None else Network(network.shape, network.layers[:last + 1], network.net, network.path)
-    model = Model(part, plan_inference(part, world.size, batch, job, last), world, np.dtype(job.dtype), training=False, losses=losses, paged=paged)
+    model = Model(part, planned(world, part, batch, job, last), world, np.dtype(job.dtype), training=False, losses=losses, paged=paged)
     fill(file, model.parameters)
     covered = sum(index in file for index in needed)
     if covered < len(needed):

@@ -1,0 +1,61 @@
+"""Plans of a forward pass: found for a machine, within a limit of memory, with the results of a plan by hand."""
+import json
+
+import numpy as np
+import pytest
+from core import Quadratic, picture
+from planning_core import made_up_machine, network_of
+
+from mpi_ftp import comm as comm_module
+from mpi_ftp.cost import CostModel
+from mpi_ftp.errors import MemoryRefused
+from mpi_ftp.inference import plan_inference, planned, typical_machine
+from mpi_ftp.job import Job
+from mpi_ftp.model import Model
+from mpi_ftp.search import find_plan
+
+
+def outputs(network, plan, comm):
+    """The last convolution's output on rank 0."""
+    losses = {head.index: Quadratic() for head in network.heads}
+    model = Model(network, plan, comm, np.float32, training=False, losses=losses)
+    model.parameters.initialise(3)
+    for statistics in model.parameters.statistics.values():
+        statistics['variance'][...] = 1
+    model.forward(picture(network, plan.batch, model.picture).astype(np.float32))
+    return model.gather(len(network) - 1)
+
+
+def test_a_forward_pass_costs_no_backward(tmp_path):
+    network = network_of(tmp_path)
+    plan = find_plan(network, 4, 2, made_up_machine(4), training=False)
+    parts = plan.predicted['parts']
+    assert parts['forward'] > 0 and parts['backward'] == parts['recompute'] == parts['norm_sums'] == parts['gradient_sums'] == 0
+    assert not any(group.cuts or group.recompute for group in plan.groups)
+    assert plan.predicted['seconds'] < find_plan(network, 4, 2, made_up_machine(4)).predicted['seconds'] / 2
+
+
+def test_parts_keep_a_forward_pass_in_its_limit(tmp_path):
+    network, machine = network_of(tmp_path, 'tiny-yolo', 512, 512), made_up_machine()
+    free = find_plan(network, 1, 1, machine, training=False)
+    others = free.predicted['bytes'] - free.predicted['memory']['tiles']
+    budget = others + free.predicted['memory']['tiles'] * 2 // 3
+    tight = find_plan(network, 1, 1, machine, memory=budget, training=False)
+    assert tight.predicted['bytes'] <= budget < free.predicted['bytes'] and any(group.parted for group in tight.groups)
+    assert CostModel(network, machine, 1, 1, training=False).price(tight).seconds == pytest.approx(tight.predicted['seconds'])
+    with pytest.raises(MemoryRefused):
+        find_plan(network, 1, 1, machine, memory=1 << 20, training=False)
+
+
+@pytest.mark.mpi(1, 3, timeout=120)
+def test_found_plans_give_the_same_outputs(tmp_path):
+    comm = comm_module.world()
+    network = network_of(tmp_path, 'tiny-yolo', 64, 96)
+    path = tmp_path / f'machine-{comm.rank}.json'
+    path.write_text(json.dumps(made_up_machine(comm.size).to_json()))
+    by_hand = plan_inference(network, comm.size, 2, Job(cfg=network.path))
+    truth = outputs(network, by_hand, comm)
+    for job in Job(cfg=network.path, machine=path), Job(cfg=network.path, machine=path, memory=700 << 20), Job(cfg=network.path, memory=700 << 20):
+        found = outputs(network, planned(comm, network, 2, job), comm)
+        assert comm.rank or np.abs(found - truth).max() < 1e-5 * np.abs(truth).max()       # tiles of Winograd begin elsewhere
+    assert len(typical_machine(comm).hosts) == comm.size
