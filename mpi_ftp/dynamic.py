@@ -13,7 +13,7 @@ from .ways import Way, main_ways, sized, stripped, tail_ways
 
 LAYOUTS = 'auto', 'spatial', 'samples', 'tail'
 CERTAIN = 0.98              # of a layer's time alone: in a group its cuts are carried over, and may fall a row better
-MIXES = Mix(.5, 0.0), Mix(1.0, .7)
+MIXES = Mix(.5, 0.0), Mix(1.0, .7), Mix(0.0, 0.0)      # of sums and backward pass: middling, sums last longer, sums are hidden
 PARTS = (2, 1), (4, 1), (8, 1), (4, 4)      # rows and columns in which a rank may take its tile, one after the other
 FUSED_FILTERS = 3           # layers of a group that is cut along filters: a convolution and what does not mix channels
 

@@ -1,5 +1,6 @@
 """A picture of a plan: the tiles of every group with what each rank must hold beyond its own, and bars of time and memory."""
 from .geometry import whole
+from .plan_table import layout_words
 from .region import Region
 
 NAMES = {'forward': 'forward', 'backward': 'backward', 'recompute': 'again', 'exchange': 'exchange', 'norm_sums': 'norm sums',
@@ -55,7 +56,8 @@ def draw_group(axis, network, plan, layouts, number, group):
     source = first.inputs[0]
     _, height, width = network.channels_shape(source)
     boxes = [plan.share(network, layouts, group, rank).held.get(source, Region((0,) * 4, (0,) * 4)) for rank in range(plan.ranks)]
-    if h * w > 1:
+    if h * w > 1 and c == 1:
+        shown = {}                          # ranks that own the same pixels, of different samples
         for rank, box in enumerate(boxes):
             box = box & whole(network, source, box)
             own = own_part(network, plan, group, layouts, source, rank)
@@ -64,23 +66,22 @@ def draw_group(axis, network, plan, layouts, number, group):
             axis.add_patch(Rectangle((own[1][0], own[0][0]), own[1][1] - own[1][0], own[0][1] - own[0][0], facecolor=colour(rank), alpha=.75, linewidth=0))
             axis.add_patch(Rectangle((box.lo[3], box.lo[2]), box.hi[3] - box.lo[3], box.hi[2] - box.lo[2], facecolor=colour(rank), edgecolor=colour(rank), alpha=.22, linewidth=0))
             axis.add_patch(Rectangle((box.lo[3], box.lo[2]), box.hi[3] - box.lo[3], box.hi[2] - box.lo[2], fill=False, edgecolor=colour(rank), linewidth=1.2, linestyle='--'))
-            if plan.ranks <= 16:
-                axis.text((own[1][0] + own[1][1]) / 2, (own[0][0] + own[0][1]) / 2, str(rank), ha='center', va='center', fontsize=9, color='white')
-        words = f'{h}x{w}'
+            shown.setdefault(own, []).append(rank)
+        for ((top, bottom), (left, right)), ranks in shown.items() if plan.ranks <= 16 else ():
+            axis.text((left + right) / 2, (top + bottom) / 2, ' '.join(map(str, ranks)), ha='center', va='center', fontsize=9, color='white')
     else:
         parts = c if c > 1 else n if n > 1 else 1
         edges = group.edges[1] if c > 1 else group.edges[0] if n > 1 else (0, 1)
         for rank in range(parts):
             lo, hi = (width * e / edges[-1] for e in edges[rank:rank + 2])
             axis.add_patch(Rectangle((lo, 0), hi - lo, height, facecolor=colour(rank), alpha=.75, hatch='//' if c > 1 else '..', edgecolor='white'))
-        words = f'filters/{c}' if c > 1 else f'samples/{n}' if n > 1 else 'one rank'
     axis.set_xlim(-.03 * width - .5, 1.03 * width + .5)
     axis.set_ylim(1.03 * height + .5, -.03 * height - .5)
     axis.set_aspect('equal')
     axis.set_xticks([])
     axis.set_yticks([])
     span = f'layer {group.start}' if group.last == group.start else f'layers {group.start}–{group.last}'
-    axis.set_title(f'{number}: {span}, {words}\nreads {width}x{height}' + (', recomputed' if group.recompute else ''), fontsize=8.5)
+    axis.set_title(f'{number}: {span}, {layout_words(plan, group)}\nreads {width}x{height}' + (', recomputed' if group.recompute else ''), fontsize=8.5)
 
 
 def own_part(network, plan, group, layouts, source, rank):

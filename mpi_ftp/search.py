@@ -8,7 +8,7 @@ from .errors import PlanError
 from .plan import per_layer
 from .refine import predicted, refined
 
-WORTH = .03                 # of a step: what sums must take for another view of them to be worth a search
+WORTH = .005                # of a step: what sums must take for another view of them to be worth a search
 SLACK = 1.02                # the tables know no overlap of sums of gradients: a little more by them may be less
 
 
@@ -31,17 +31,18 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
 
 
 def fastest(searches):
-    """(Plan, Search) with the least exact price among the best of each search and each Mix of sums."""
-    model, best = searches[0].model, None
-    for mix in MIXES if model.ranks > 1 and model.training and not model.layers.one_host else MIXES[:1]:
+    """(Plan, Search) with the least exact price among the best of each search, first with a middling Mix of sums, then with that which its plan suggests."""
+    model, best, mixes = searches[0].model, None, [MIXES[0]]
+    for mix in mixes:
         for plan, search in cheapest(searches, mix):
             seconds = model.price(plan).seconds
             if best is None or seconds < best[0]:
                 best = seconds, plan, search, mix
-        if best and model.sum_seconds(best[1]) < WORTH * best[0]:
-            break                                           # sums of gradients hardly count
-    if best is None:
-        raise PlanError(f'no plan of layout {searches[0].layout} exists for this network on {model.ranks} ranks')
+        if best is None:
+            raise PlanError(f'no plan of layout {searches[0].layout} exists for this network on {model.ranks} ranks')
+        sums = model.sum_seconds(best[1]) if model.training and not model.layers.one_host else 0.0
+        if len(mixes) == 1 and sums > WORTH * best[0]:
+            mixes.append(MIXES[1 if model.price(best[1]).parts['gradient_sums'] > sums / 2 else 2])
     _, plan, search, mix = best
     for other in searches:
         other.mixed(mix)
