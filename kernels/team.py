@@ -112,9 +112,9 @@ class Member:
             if self.job is None:
                 return
             work, first, last = self.job
-            if self.team.spins:
-                self.part()
             try:
+                if self.team.spins:
+                    self.part()
                 work(first, last)
             except BaseException as error:              # raised again by the caller
                 self.error = error
