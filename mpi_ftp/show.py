@@ -107,7 +107,7 @@ def chosen(networks, machine, counts, links, find):
                     plan = find(ranks, network, between)
                 except MemoryRefused:
                     plan = None
-                yield network.path.stem, f'{(link or machine.net_link[1] * 8e-6 / HEADERS):.0f} Mbit/s', ranks, plan, alone
+                yield Path(network.path).stem, f'{(link or machine.net_link[1] * 8e-6 / HEADERS):.0f} Mbit/s', ranks, plan, alone
 
 
 def whole_numbers(option, text):

@@ -109,9 +109,9 @@ def test_a_verdict_names_what_is_lost():
 
 
 def test_a_table_of_choices(tmp_path, capsys):
-    assert run_plan(tmp_path, '--table', '2,3', '--links', '100,1000') in (0, None)
+    assert run_plan(tmp_path, '--table', '2,3', '--links', '100,1000', '--also', str(network_of(tmp_path).path)) in (0, None)
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split()[1:4:2] for line in lines if line.strip().startswith('net ')] == [['100', '2'], ['100', '3'], ['1000', '2'], ['1000', '3']]
+    assert [line.split()[1:4:2] for line in lines if line.strip().startswith('net ')] == 2 * [['100', '2'], ['100', '3'], ['1000', '2'], ['1000', '3']]
 
 
 @pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--compare', '0/4 cuts x'], 6, 'cuts 2/6'), (['--table', '2,x'], 6, 'whole numbers'), (['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
