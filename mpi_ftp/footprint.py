@@ -20,7 +20,7 @@ ITEM = 4
 AHEAD = 4                   # tiles of the picture: the one at work, two prepared, one in the making
 LATER = 20 << 20            # what a process takes after its profile, whatever the network: index of the data set, odds and ends (9 to 18 measured)
 MPI = 8 << 20               # of its own buffers and for sums of gradients (3 to 4), where there are other ranks
-EVALUATION = 24 << 20       # detections, metrics and the second reader
+EVALUATION = 52 << 20       # detections, metrics and the second reader (48 measured)
 PLOTS = 36 << 20            # on rank 0, for the curves (18 to 35 measured)
 PHASES = 'training', 'evaluation', 'saving'
 
