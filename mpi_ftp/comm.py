@@ -6,10 +6,7 @@ import os
 import socket
 import time
 
-import numpy as np
-
 from .errors import LauncherError
-from .small_sum import SmallSum
 from .waiting import Messages, cores, exact_pauses, until, waited
 
 DIRECT, FEW = 64 << 10, 16      # bytes and ranks up to which a sum takes one round of messages
@@ -151,6 +148,7 @@ class World:
 
     def _small_sum(self, shape, dtype):
         if (shape, dtype) not in self._small_sums:
+            from .small_sum import SmallSum         # here: the command line asks this module for ranks before numpy is loaded
             self._small_sums[shape, dtype] = SmallSum(self, shape, dtype)
         return self._small_sums[shape, dtype]
 

@@ -27,6 +27,9 @@ def plan_table(network, plan, machine=None):
     from rich.table import Table
     predicted = plan.predicted
     title = f'{plan.ranks} rank{"s" * (plan.ranks > 1)}, {plan.batch} picture{"s" * (plan.batch > 1)} at a time'
+    busy = max((1 + max(rank for rank, region in enumerate(layout) if not region.empty) for layout in plan.layouts(network).values()), default=0)
+    if busy < plan.ranks:
+        title += f', {busy} of them at work'
     if predicted:
         title += f': {1e3 * predicted["seconds"]:.1f} ms a step, {predicted["bytes"] / (1 << 20):.0f} MiB on the fullest rank (predicted)'
     table = Table(title=title, box=None, header_style='bold', pad_edge=False)

@@ -1,5 +1,6 @@
 """Budgets of memory by rank and host; plans that do not fit them are refused before anything is allocated."""
 from dataclasses import replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,17 @@ def test_a_stale_machine_file_is_measured_again(tmp_path, capsys):
     found = planning.known_machine(alone, network, 1, job, 8 * MIB)
     assert found.signature == signature() and 'was measured on a Z80, 1 cores, this is' in capsys.readouterr().out
     assert read_machine(path) == found == planning.known_machine(alone, network, 1, job, 8 * MIB)
+
+
+def test_ranks_that_share_cores_may_stay_idle(tmp_path):
+    network = network_of(tmp_path, 'tiny-yolo', 64, 64)
+    crowded = replace(made_up_machine(), hosts=(0,) * 6, speeds=(1.0,) * 6, cores=2)
+    job, plenty = Job(cfg=Path('net.cfg')), (1 << 40,) * 6
+    plan = planning.fitting(network, 6, 1, crowded, job, plenty)
+    assert plan.ranks == 6
+    assert all(region.empty for layout in plan.layouts(network).values() for region in layout.regions[2:])
+    spread = planning.fitting(network, 6, 1, crowded, replace(job, grid=(3, 2)), plenty)
+    assert not any(region.empty for region in spread.layouts(network)[0])
+    assert plan.predicted['seconds'] < spread.predicted['seconds']
+    two_hosts = replace(crowded, hosts=(0, 0, 0, 1, 1, 1))
+    assert planning.with_idle_ranks(network, 1, two_hosts, job, 6) is None
