@@ -138,8 +138,8 @@ class Member:
 
     def sleep(self, turn):
         with self.team.guard:
-            self.asleep = self.posted.line[0] == turn
-        if self.asleep:
+            self.asleep = wait = bool(self.posted.line[0] == turn)
+        if wait:                                        # not self.asleep: whoever posts meanwhile has taken that back, and woken
             self.bed.acquire()
 
 

@@ -1,5 +1,6 @@
 """Threads of the kernels: every unit is done once, errors arrive, threads that sleep wake up, and nothing deadlocks."""
 import os
+import sys
 import threading
 import time
 
@@ -90,3 +91,26 @@ def test_set_threads_ends_the_old_ones():
     parts = []
     threads.spread(5, lambda first, last: parts.append((first, last)))
     assert parts == [(0, 5)]
+
+
+@pytest.mark.parametrize('spins', [0, 20])
+def test_no_wake_up_is_lost_between_short_jobs(spins):
+    """Jobs that arrive just as a thread lies down: with threads switched as often as can be."""
+    done, interval, crew = [0, 0], sys.getswitchinterval(), team.Team(1, spins)
+
+    def work(first, last):
+        done[first] += 1
+
+    def many():
+        for _ in range(60000):
+            crew.run(work, [0, 1, 2])
+    sys.setswitchinterval(1e-6)
+    try:
+        runner = threading.Thread(target=many, daemon=True)
+        runner.start()
+        runner.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not runner.is_alive(), f'hung after {done} jobs'
+    assert done == [60000, 60000] and all(member.thread.is_alive() for member in crew.members)
+    crew.close()
