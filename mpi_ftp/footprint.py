@@ -14,6 +14,7 @@ from .network import PICTURE
 from .parameters import SLICE, TRAINED, local_shape
 from .region import NOTHING, Region
 from .step_buffers import group_buffers
+from .subtiles import part_shares
 from .tile import BLOCK, storage_shape
 
 ITEM = 4
@@ -137,11 +138,13 @@ class Footprint:
         """The largest scratch memory of a kernel, as the kernels tell it."""
         whole, own = 0, 0
         for group, shares in zip(self.plan.groups, self.shares):
+            parts = part_shares(self.network, group, self.layouts, rank, self.training) if group.parted else [shares[rank]]
             for index in range(group.start, group.stop):
                 layer = self.network.layers[index]
-                if layer.tensors and not shares[rank].computed[index].empty:
-                    a, b = scratch(layer, shares[rank].computed[index])
-                    whole, own = max(whole, a), max(own, b)
+                for part in parts if layer.tensors else ():
+                    if not part.computed[index].empty:
+                        a, b = scratch(layer, part.computed[index])
+                        whole, own = max(whole, a), max(own, b)
         return whole + own * self.machine.threads
 
     def pictures(self, rank):
