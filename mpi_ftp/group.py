@@ -99,7 +99,8 @@ class GroupRun:
         if PICTURE in self.tiles:
             held = self.tiles[PICTURE]
             inside = held.region & picture.region
-            held[inside][...] = picture[inside]
+            if not inside.empty:
+                held[inside][...] = picture[inside]
             for box in held.region.minus(inside):
                 held[box][...] = self.buffers.pads.get(PICTURE, 0.0)
 
@@ -128,7 +129,11 @@ class GroupRun:
 
     def watch(self, index, tape):
         """Tell the model, where it looks for them, of numbers that are not finite."""
-        if self.model.watched is not None and not np.isfinite((tape.tiles.get(index) or tape.z[index])[tape.share.computed[index]]).all():
+        if self.model.watched is None:
+            return
+        after = tape.pools.get(index, index)           # what the layer gives may exist only as the output of its pool
+        seen = [tape.z[index][tape.share.computed[index]], tape.tiles[after][tape.share.computed[after]]]
+        if not all(np.isfinite(view).all() for view in seen):
             self.model.watched.append(index)
 
     # backward

@@ -24,7 +24,8 @@ class Tape:
         for source in buffers.sources:
             if source not in given:
                 self.tiles[source] = buffers.tile(arena, ('in', start, source))
-        self.pooled = set(buffers.pooled.values())         # written by the finish of the layer before
+        self.pools = buffers.pooled
+        self.pooled = set(self.pools.values())             # written by the finish of the layer before
         self.wanted = buffers.wanted_again if lazy else {index: (True, True) for index in run.layers}
         for index in run.layers:
             for tiles, key in ((self.tiles, ('y', index, turn)), (self.z, ('z', index, turn))):

@@ -1,9 +1,12 @@
 """Any number of ranks, any grid, any grouping gives what one rank gives: losses, gradients, weights and running statistics."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from core import NETWORKS, compare_with_one_rank, conv, make_network, picture, run
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp.model import Model
 from mpi_ftp.plan import GroupPlan, Plan, by_hand, per_layer
 from mpi_ftp.region import balanced
 
@@ -205,3 +208,15 @@ def test_a_rank_without_a_tile_holds_no_weights(tmp_path):
     assert model.parameters.sharing[4] == ((0, 32),) + (None,) * (comm.size - 1)
     assert (4 in model.parameters.channels) == (comm.rank == 0)
     assert 0 in model.parameters.channels
+
+
+def test_the_layer_that_is_no_longer_finite_is_named_in_parts_and_pools(tmp_path):
+    network = make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 32)
+    for plan in (by_hand(network, 1, 1, (1, 1), [0]), by_hand(network, 1, 1, (1, 1), [0, 4], recompute=True)):
+        groups = tuple(replace(g, parts=(2, 1)) if g.recompute and not g.start else g for g in plan.groups)
+        model = Model(network, replace(plan, groups=groups), comm_module.Alone(), np.float64)
+        model.parameters.initialise(1)
+        tile = picture(network, 1, model.picture)
+        assert model.first_not_finite(tile, None) == len(network)
+        model.parameters.views(2, model.parameters.flat)['scale'][...] = np.inf
+        assert model.first_not_finite(tile, None) == 2
