@@ -5,7 +5,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from mpi_ftp.kernels import depthwise, micro
+from mpi_ftp.kernels import depthwise, micro, pooled
 from mpi_ftp.kernels.simd import INT, POINTER, TILES, Emitter
 
 CPUS = [('avx512', 'skylake-avx512'), ('avx512', 'znver4'), ('avx512', 'znver5'), ('avx512', 'sapphirerapids'),
@@ -70,6 +70,16 @@ def test_no_spills_in_depthwise(group, columns, step, spacing, name, cpu):
         text = compiled(lambda e, *a: depthwise.emit_gather(e, depthwise.unroll(tile), rows, group, columns, step, spacing, *a), 'iiPiPiiPi', tile, cpu)
         assert not SPILL.findall(text), f'gather of {rows} rows'
         assert len(re.findall(MULTIPLY_ADD[name], text)) >= rows * columns * 16 // tile.width
+
+
+@pytest.mark.parametrize('cpu', [cpu for name, cpu in CPUS if name == 'avx512'])
+@pytest.mark.parametrize('activation', ['linear', 'leaky', 'relu'])
+def test_no_spills_in_pools_with_their_norm(activation, cpu):
+    """Where one vector is a block. Where several are, the numbers of its channels do not fit, and are read from the stack: memory sets the pace."""
+    for emit, arguments in ((pooled.emit_forward, 6), (pooled.emit_reduce, 8)):
+        assert not SPILL.search(compiled(lambda e, *a, emit=emit: emit(activation, 2, e, *a), 'i' * arguments, TILES['avx512'], cpu))
+    for past in (False, True):
+        assert not SPILL.search(compiled(lambda e, *a, past=past: pooled.emit_backward(activation, 2, past, e, *a), 'i' * 11, TILES['avx512'], cpu))
 
 
 def test_neon_multiplies_by_lanes():
