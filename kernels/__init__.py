@@ -13,6 +13,11 @@ To read it: layout, naive (the definition), simd (registers and instructions), m
 """
 import importlib
 
+
+class Setting(ValueError):
+    """An environment variable of this package has a value that it does not understand."""
+
+
 _HOME = {
     'convolution': 'conv_forward conv_backward_data conv_backward_weights workspace_bytes',
     'elementwise': 'moments normalize_activate activate_backward_reduce activate_backward sgd ACTIVATIONS',

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import Setting
+
 UNITS = {'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30}
 
 
@@ -26,7 +28,7 @@ def caches():
         try:
             l1, l2, l3 = map(parse, named.split(','))
         except (ValueError, KeyError):
-            raise ValueError(f'MPI_FTP_CACHES is {named!r}; expected three sizes such as 48K,1M,16M') from None
+            raise Setting(f'MPI_FTP_CACHES is {named!r}; expected three sizes such as 48K,1M,16M') from None
         return Caches(l1, l2, l3)
     return found(Path('/sys/devices/system/cpu/cpu0/cache')) or Caches()
 

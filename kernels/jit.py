@@ -11,6 +11,7 @@ from numba.core.typing import signature
 from numba.extending import intrinsic
 
 from .cache import DiskCache
+from .caches import caches
 from .simd import Emitter, tile
 
 MODULES = ('naive naive_elementwise naive_pools native direct grouped winograd_loops elementwise pools naive_pooled pooled '
@@ -148,6 +149,7 @@ def line(x, n, b, h):
 
 def load(dtype=np.float32, progress=None):
     """Compile everything for `dtype`, or load it from the disk cache. `progress(done, total)` is called after each kernel."""
+    caches()                                    # a wrong setting is told here, not at the first convolution
     for module in MODULES:
         importlib.import_module('.' + module, __package__)
     name = np.dtype(dtype).name

@@ -20,7 +20,7 @@ def _softplus(u):
 
 
 @inline
-def _value(u, code):
+def value_at(u, code):
     """Activation number `code` at u."""
     if code == 3:
         return _logistic(u)
@@ -33,7 +33,7 @@ def _value(u, code):
 
 
 @inline
-def _slope(u, code):
+def slope_at(u, code):
     """Its derivative at u."""
     if code == 3:
         s = _logistic(u)
@@ -77,7 +77,7 @@ def normalize_activate(y, z, scale, shift, code):
                 out, src = row(y, n, b, h), row(z, n, b, h)
                 for v in range(W):
                     for lane in range(B):
-                        out[v, lane] = _value(src[v, lane] * scale[b, lane] + shift[b, lane], code)
+                        out[v, lane] = value_at(src[v, lane] * scale[b, lane] + shift[b, lane], code)
 
 
 
@@ -95,7 +95,7 @@ def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, code):
                 for v in range(W):
                     for lane in range(B):
                         a = src[v, lane]
-                        d = grad[v, lane] * _slope(a * scale[b, lane] + shift[b, lane], code)
+                        d = grad[v, lane] * slope_at(a * scale[b, lane] + shift[b, lane], code)
                         first[lane] += d
                         second[lane] += d * (a - mean[b, lane])
                 for lane in range(B):
@@ -114,6 +114,6 @@ def activate_backward(dz, dy, z, scale, shift, a, b, c, code):
                 for v in range(W):
                     for lane in range(B):
                         u = src[v, lane]
-                        d = grad[v, lane] * _slope(u * scale[k, lane] + shift[k, lane], code)
+                        d = grad[v, lane] * slope_at(u * scale[k, lane] + shift[k, lane], code)
                         out[v, lane] = a[k, lane] * d + b[k, lane] * u + c[k, lane]
 

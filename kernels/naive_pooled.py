@@ -2,17 +2,17 @@
 import numpy as np
 
 from .jit import inline, kernel
-from .naive_elementwise import _slope, _value
+from .naive_elementwise import slope_at, value_at
 
 
 @inline
 def _first_maximum(z, n, b, h, w, lane, scale, shift, code, size):
     """(value, row, column) of the largest activation in a window; a NaN wins."""
     top, left = h * size, w * size
-    best = _value(z[n, b, top, left, lane] * scale + shift, code)
+    best = value_at(z[n, b, top, left, lane] * scale + shift, code)
     for y in range(h * size, h * size + size):
         for x in range(w * size, w * size + size):
-            value = _value(z[n, b, y, x, lane] * scale + shift, code)
+            value = value_at(z[n, b, y, x, lane] * scale + shift, code)
             if value > best or (value != value and (y, x) != (h * size, w * size)):
                 best, top, left = value, y, x
     return best, top, left
@@ -41,7 +41,7 @@ def maxpool_activate_backward_reduce(sums, dp, z, scale, shift, mean, istd, code
                         s, t = scale[b, lane], shift[b, lane]
                         _, y, x = _first_maximum(z, n, b, h, w, lane, s, t, code, size)
                         there = z[n, b, y, x, lane]
-                        da = dp[n, b, h, w, lane] * _slope(there * s + t, code)
+                        da = dp[n, b, h, w, lane] * slope_at(there * s + t, code)
                         sums[0, b, lane] += da
                         sums[1, b, lane] += da * (there - mean[b, lane]) * istd[b, lane]
 
@@ -59,5 +59,5 @@ def maxpool_activate_backward(dz, dp, z, scale, shift, a, b, c, code, size):
                         for y in range(h * size, h * size + size):
                             for x in range(w * size, w * size + size):
                                 u = z[n, k, y, x, lane]
-                                da = dp[n, k, h, w, lane] * _slope(u * s + t, code) if y == top and x == left else 0.0
+                                da = dp[n, k, h, w, lane] * slope_at(u * s + t, code) if y == top and x == left else 0.0
                                 dz[n, k, y, x, lane] = a[k, lane] * da + b[k, lane] * u + c[k, lane]

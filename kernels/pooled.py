@@ -11,6 +11,7 @@ from . import naive_pooled as naive
 from .activations import emit_times_slope, emit_value
 from .jit import Native, address, call, instructions, kernel, start
 from .layout import check_maps, check_same
+from .maxima import first_maximum, shares
 from .naive_elementwise import ACTIVATIONS
 from .simd import BLOCK, INT
 from .threads import spread, streams
@@ -79,7 +80,7 @@ class Windows:
 
     def __init__(self, e, activation, size, scale, shift):
         self.e, self.activation, self.size = e, activation, size
-        self.scales, self.shifts = channels(e, scale), channels(e, shift)
+        self.scales, self.shifts = e.channels(scale), e.channels(shift)
 
     def places(self, row, step):
         """Addresses of a window's pixels in row-major order, from that of its first and the floats from row to row."""
@@ -90,21 +91,10 @@ class Windows:
         return self.e.fma(z, self.scales[part], self.shifts[part])
 
     def pick(self, places, part):
-        """(largest value, z there, every z, for each but the first whether it wins over those before)."""
-        e, wins = self.e, [None]
-        zs = [e.load(place, part) for place in places]
-        best, best_z = emit_value(e, self.activation, self.argument(zs[0], part)), zs[0]
-        for z in zs[1:]:
-            value = emit_value(e, self.activation, self.argument(z, part))
-            win = e.b.or_(e.b.fcmp_ordered('>', value, best), e.b.fcmp_unordered('uno', value, value))
-            best, best_z = e.b.select(win, value, best), e.b.select(win, z, best_z)
-            wins.append(win)
-        return best, best_z, zs, wins
-
-
-def channels(e, address):
-    """The vectors of 16 numbers in memory."""
-    return {part: e.load(e.pointer(address), part) for part in range(0, BLOCK, e.width)}
+        """(largest value, z of every place, for each but the first whether it wins over those before)."""
+        zs = [self.e.load(place, part) for place in places]
+        best, wins = first_maximum(self.e, [emit_value(self.e, self.activation, self.argument(z, part)) for z in zs])
+        return best, zs, wins
 
 
 def _prefetch(e, places, size, z_row):
@@ -127,7 +117,7 @@ def emit_forward(activation, size, e, count, p, z, z_row, scale, shift):
 
 
 def emit_reduce(activation, size, e, count, dp, z, z_row, scale, shift, mean, out):
-    windows, means = Windows(e, activation, size, scale, shift), channels(e, mean)
+    windows, means = Windows(e, activation, size, scale, shift), e.channels(mean)
     parts = range(0, BLOCK, e.width)
 
     def window(carried):
@@ -135,7 +125,9 @@ def emit_reduce(activation, size, e, count, dp, z, z_row, scale, shift, mean, ou
         places = windows.places(z, z_row)
         _prefetch(e, places, size, z_row)
         for k, part in enumerate(parts):
-            best_z = windows.pick(places, part)[1]
+            _, (best_z, *others), (_, *wins) = windows.pick(places, part)
+            for z_there, win in zip(others, wins):
+                best_z = e.b.select(win, z_there, best_z)
             da = emit_times_slope(e, activation, windows.argument(best_z, part), e.load(dp, part))
             sums[2 * k] = e.b.fadd(sums[2 * k], da)
             sums[2 * k + 1] = e.fma(da, e.b.fsub(best_z, means[part]), sums[2 * k + 1])
@@ -148,20 +140,15 @@ def emit_reduce(activation, size, e, count, dp, z, z_row, scale, shift, mean, ou
 
 def emit_backward(activation, size, past, e, count, dz, dz_row, dp, z, z_row, scale, shift, a, b, c):
     windows = Windows(e, activation, size, scale, shift)
-    a, b, c = (channels(e, each) for each in (a, b, c))
+    a, b, c = (e.channels(each) for each in (a, b, c))
 
     def window(carried):
         dz, dp, z = carried
         places, targets = windows.places(z, z_row), windows.places(dz, dz_row)
         _prefetch(e, places, size, z_row)
         for part in range(0, BLOCK, e.width):
-            _, _, zs, wins = windows.pick(places, part)
-            # from the last place backwards: the gradient stops at the first one that beat all before it
-            rest, shares = e.load(dp, part), []
-            for win in reversed(wins):
-                shares.insert(0, e.b.select(win, rest, e.zero) if win else rest)
-                rest = e.b.select(win, e.zero, rest) if win else rest
-            for value, share, target in zip(zs, shares, targets):
+            _, zs, wins = windows.pick(places, part)
+            for value, share, target in zip(zs, shares(e, wins, e.load(dp, part)), targets):
                 da = emit_times_slope(e, activation, windows.argument(value, part), share)
                 e.store(e.fma(a[part], da, e.fma(b[part], value, c[part])), target, part, stream=past)
         return [e.at(dz, size * BLOCK), e.at(dp, BLOCK), e.at(z, size * BLOCK)]

@@ -10,6 +10,7 @@ import numpy as np
 from . import naive_pools as naive
 from .jit import Native, call, instructions, kernel, row, start
 from .layout import check_maps, check_same
+from .maxima import first_maximum, shares
 from .simd import BLOCK, INT
 from .threads import spread, streams
 
@@ -69,19 +70,9 @@ def _natives(size):
     return [Native(each, f'-{size}') for each in (forward, backward, backward_add, backward_stream)]
 
 
-def _emit_windows(e, size, x, x_row, part):
-    """The values of a window in row-major order, and whether each beats all before it."""
-    best, values = None, []
-    for i in range(size):
-        for j in range(size):
-            value = e.load(e.at(x, e.b.mul(x_row, INT(i))), j * BLOCK + part)
-            wins = None
-            if best is not None:
-                wins = e.b.or_(e.b.fcmp_ordered('>', value, best), e.b.fcmp_unordered('uno', value, value))
-                value = e.b.select(wins, value, best)
-            best = value
-            values.append(wins)
-    return best, values
+def _window(e, size, x, x_row, part):
+    """The values of a window in row-major order."""
+    return [e.load(e.at(x, e.b.mul(x_row, INT(i))), j * BLOCK + part) for i in range(size) for j in range(size)]
 
 
 def _emit_prefetch(e, size, x, x_row, x_next, write=False):
@@ -96,7 +87,7 @@ def emit_forward(size, e, count, y, x, x_row, x_step, x_next):
         y, x = carried
         _emit_prefetch(e, size, x, x_row, x_next)
         for part in range(0, BLOCK, e.width):
-            e.store(_emit_windows(e, size, x, x_row, part)[0], y, part)
+            e.store(first_maximum(e, _window(e, size, x, x_row, part))[0], y, part)
         return [e.at(y, BLOCK), e.at(x, x_step)]
     e.loop(count, [e.pointer(y), e.pointer(x)], pixel)
 
@@ -108,13 +99,9 @@ def emit_backward(size, how, e, count, dx, dx_row, dx_step, dx_next, dy, x, x_ro
         if how != 'stream':
             _emit_prefetch(e, size, dx, dx_row, dx_next, write=True)
         for part in range(0, BLOCK, e.width):
-            wins = _emit_windows(e, size, x, x_row, part)[1]
-            # from the last place backwards: the gradient stops at the first one that beat all before it
-            rest = e.load(dy, part)
-            for k in range(size * size - 1, -1, -1):
+            wins = first_maximum(e, _window(e, size, x, x_row, part))[1]
+            for k, share in enumerate(shares(e, wins, e.load(dy, part))):
                 place = e.at(e.at(dx, e.b.mul(dx_row, INT(k // size))), k % size * BLOCK + part)
-                share = e.b.select(wins[k], rest, e.zero) if k else rest
-                rest = e.b.select(wins[k], e.zero, rest) if k else rest
                 e.store(e.b.fadd(share, e.load(place)) if how == 'add' else share, place, stream=how == 'stream')
         return [e.at(dx, dx_step), e.at(dy, BLOCK), e.at(x, x_step)]
     e.loop(count, [e.pointer(dx), e.pointer(dy), e.pointer(x)], pixel)

@@ -14,14 +14,14 @@ def emit_moments(e, count, x, shift, out):
     def terms(part, value):
         gap = e.b.fsub(value, shifts[part])
         return gap, gap, gap
-    shifts = _channels(e, shift)
+    shifts = e.channels(shift)
     _emit_sums(e, count, [x], out, terms)
 
 
 def emit_forward(name, stream, e, count, y, z, scale, shift):
     def one(part, value):
         return emit_value(e, name, e.fma(value, scales[part], shifts[part]))
-    scales, shifts = _channels(e, scale), _channels(e, shift)
+    scales, shifts = e.channels(scale), e.channels(shift)
     _emit_map(e, count, y, [z], one, stream)
 
 
@@ -29,7 +29,7 @@ def emit_reduce(name, e, count, dy, z, scale, shift, mean, out):
     def terms(part, dy, z):
         da = emit_times_slope(e, name, e.fma(z, scales[part], shifts[part]), dy)
         return da, da, e.b.fsub(z, means[part])
-    scales, shifts, means = _channels(e, scale), _channels(e, shift), _channels(e, mean)
+    scales, shifts, means = e.channels(scale), e.channels(shift), e.channels(mean)
     _emit_sums(e, count, [dy, z], out, terms)
 
 
@@ -37,13 +37,8 @@ def emit_backward(name, stream, e, count, dz, dy, z, scale, shift, a, b, c):
     def one(part, dy, z):
         da = emit_times_slope(e, name, e.fma(z, scales[part], shifts[part]), dy)
         return e.fma(a[part], da, e.fma(b[part], z, c[part]))
-    scales, shifts, a, b, c = (_channels(e, each) for each in (scale, shift, a, b, c))
+    scales, shifts, a, b, c = (e.channels(each) for each in (scale, shift, a, b, c))
     _emit_map(e, count, dz, [dy, z], one, stream)
-
-
-def _channels(e, address):
-    """The vectors of 16 numbers in memory."""
-    return {part: e.load(e.pointer(address), part) for part in range(0, BLOCK, e.width)}
 
 
 def _emit_map(e, count, target, rows, function, stream):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from . import Setting
+
 FLOAT, INT, INT32, POINTER = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.PointerType()
 BLOCK = 16
 
@@ -41,7 +43,7 @@ def tile():
     name = os.environ.get('MPI_FTP_SIMD')
     if name:
         if name not in TILES:
-            raise ValueError(f'MPI_FTP_SIMD is {name!r}; known: {", ".join(TILES)}')
+            raise Setting(f'MPI_FTP_SIMD is {name!r}; known: {", ".join(TILES)}')
         return TILES[name]
     import llvmlite.binding as llvm
     features = llvm.get_host_cpu_features()
@@ -88,6 +90,10 @@ class Emitter:
         stored = self.b.store(value, self.at(pointer, offset), align=4 * self.width if stream else 4)
         if stream:
             stored.set_metadata('nontemporal', self.b.module.add_metadata([INT32(1)]))
+
+    def channels(self, address):
+        """The vectors of a block's 16 numbers in memory, by the place of their first."""
+        return {part: self.load(self.pointer(address), part) for part in range(0, BLOCK, self.width)}
 
     def broadcast(self, pointer, offset=0):
         """One float from memory in every lane."""

@@ -146,6 +146,9 @@ def give_up(world, error):
         return 0
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         error = JobError(f'cannot write {error.filename or "to the disk"}: {error.strerror}')
+    from mpi_ftp.kernels import Setting
+    if isinstance(error, Setting):
+        error = UsageError(str(error))
     code = error.exit_code if isinstance(error, Refused) else 130 if isinstance(error, KeyboardInterrupt) else UNEXPECTED
 
     def say():

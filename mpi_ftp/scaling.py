@@ -42,7 +42,7 @@ def run(args):
     world.in_order = job.deterministic
     counts = numbers('counts', args.counts) if args.counts else [1 << i for i in range(16) if 1 << i < world.size] + [world.size]
     if max(counts) > world.size:
-        raise UsageError(f'scaling: --counts {args.counts}: there are {world.size} ranks')
+        raise UsageError(f'scaling: --counts {args.counts}: expected numbers from 1 to {world.size}, the ranks of this run')
     sides = {'width': args.side, 'height': args.side} if args.side else {}
     network = read_network(job.cfg, **sides)
     load_kernels(world, job, losses_of(network))

@@ -83,3 +83,21 @@ def test_load_reports_progress():
     seen = []
     kernels.load('float64', lambda done, total: seen.append((done, total)))
     assert seen and seen[-1][0] == seen[-1][1] == len(seen)
+
+
+def test_whatever_ends_up_in_other_files_kernels_renews_them():
+    """Functions that numba compiles with their caller, or that write instructions, and come from another file."""
+    import ast
+    import importlib
+
+    from numba.core.dispatcher import Dispatcher
+
+    from mpi_ftp.kernels.cache import GENERATORS
+    found = set()
+    for path in Path(kernels.__file__).parent.glob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module and path.name != '__init__.py':
+                module = importlib.import_module(f'mpi_ftp.kernels.{node.module}')
+                if any(isinstance(getattr(module, each.name), Dispatcher) or each.name.startswith('emit') or node.module == 'maxima' for each in node.names):
+                    found.add(f'{node.module}.py')
+    assert 'naive_elementwise.py' in found and not found - set(GENERATORS), f'not in GENERATORS: {found - set(GENERATORS)}'

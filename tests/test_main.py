@@ -134,3 +134,10 @@ def test_warmup_compiles_once_for_each_host():
     assert code == 0 and said.count('float32 kernels are ready after') == 1, said + wrong
     code, said, wrong = alone('warmup', '--cfg', 'missing.cfg')
     assert code == 3 and 'missing.cfg' in wrong
+
+
+@pytest.mark.parametrize('name, value, expected', [('MPI_FTP_CACHES', '1,2', 'expected three sizes such as 48K,1M,16M'),
+                                                   ('MPI_FTP_SIMD', 'foo', 'known: avx512, avx2, neon, generic')])
+def test_a_wrong_setting_of_the_kernels_is_told_in_one_sentence(name, value, expected):
+    done = subprocess.run([sys.executable, '-m', 'mpi_ftp', 'warmup'], capture_output=True, text=True, env={**os.environ, name: value})
+    assert done.returncode == 2 and done.stderr.splitlines() == [f'mpi-ftp: {name} is {value!r}; {expected}']
