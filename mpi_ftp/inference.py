@@ -7,13 +7,14 @@ import numpy as np
 
 from . import comm, job
 from .curves import Class, Curve
-from .errors import DataError, WeightsError
+from .errors import DataError, MemoryRefused, WeightsError
+from .footprint import Footprint
 from .limits import resident
 from .machine import Machine, read_machine
 from .model import Model
 from .plan import by_hand, per_layer
 from .network import Network
-from .planning import budgets
+from .planning import budgets, told_by_one
 from .search import find_plan
 from .session import fill, load_kernels, losses_of
 from .subtiles import with_parts
@@ -46,27 +47,19 @@ def near_square(ranks):
 
 def planned(world, network, batch, job, last=None):
     """The plan of a forward pass on the ranks of `world` (collective): by prediction where a machine or a limit of memory is given, else by hand."""
-    if not (job.machine or job.memory) or job.parts:
+    if not (job.machine or job.memory):
         return plan_inference(network, world.size, batch, job, last)
     machine = read_machine(job.machine) if job.machine else typical_machine(world)
     machine, memory = replace(machine, base=world.maximum(resident()), peak=0), None if job.memory is None else min(budgets(world, job.memory))
+    if job.parts:
+        plan = plan_inference(network, world.size, batch, job, last)
+        need = Footprint(network, plan, machine.placed(plan.ranks), training=False).worst()[0]
+        if memory is not None and need > memory:
+            raise MemoryRefused(f'parts of {"x".join(map(str, job.parts))} take {need >> 20} MiB, more than the {memory >> 20} MiB of a rank')
+        return plan
     groups = job.groups if isinstance(job.groups, str) or last is None else [start for start in job.groups if start <= last]
     return told_by_one(world, lambda: find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=groups,
                                                 memory=memory, layout=job.layout, training=False))
-
-
-def told_by_one(world, find):
-    """What rank 0 finds, on every rank; if it refuses, all do (collective)."""
-    found, refused = None, None
-    if world.rank == 0:
-        try:
-            found = find()
-        except Exception as error:          # or the others would wait
-            refused = error
-    found, refused = world.broadcast((found, refused))
-    if refused:
-        raise refused
-    return found
 
 
 def typical_machine(world):

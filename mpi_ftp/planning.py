@@ -42,16 +42,21 @@ def plan_run(world, network, batch, job):
     machine = known_machine(world, network, batch, job, room)
     machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()), picture=machine.picture or world.maximum(picture_seconds()))
     kernels.set_rates(machine.algorithms)
-    plan, refused = None, None
+    return told_by_one(world, lambda: fitting(network, world.size, batch, machine, job, memory)), machine
+
+
+def told_by_one(world, find):
+    """What rank 0 finds, on every rank; if it refuses, all do (collective)."""
+    found, refused = None, None
     if world.rank == 0:
         try:
-            plan = fitting(network, world.size, batch, machine, job, memory)
-        except Exception as error:          # told by all ranks, or the others would wait for a plan
+            found = find()
+        except Exception as error:          # or the others would wait
             refused = error
-    plan, refused = world.broadcast((plan, refused))
+    found, refused = world.broadcast((found, refused))
     if refused:
         raise refused
-    return plan, machine
+    return found
 
 
 def plan_again(world, network, batch, job, plan, machine, watch):
@@ -110,7 +115,7 @@ def fitting(network, ranks, batch, machine, job, memory):
     if plan.predicted['bytes'] > min(memory):
         plan = find(min(memory))
         if plan.predicted['bytes'] > min(memory):
-            raise MemoryRefused(f'parts of {job.parts} take {plan.predicted["bytes"] >> 20} MiB, more than the {min(memory) >> 20} MiB of a rank')
+            raise MemoryRefused(f'parts of {"x".join(map(str, job.parts))} take {plan.predicted["bytes"] >> 20} MiB, more than the {min(memory) >> 20} MiB of a rank')
     return plan
 
 

@@ -1,5 +1,7 @@
 """Plans of a forward pass: found for a machine, within a limit of memory, with the results of a plan by hand."""
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,3 +61,11 @@ def test_found_plans_give_the_same_outputs(tmp_path):
         found = outputs(network, planned(comm, network, 2, job), comm)
         assert comm.rank or np.abs(found - truth).max() < 1e-5 * np.abs(truth).max()       # tiles of Winograd begin elsewhere
     assert len(typical_machine(comm).hosts) == comm.size
+
+
+def test_parts_that_do_not_fit_the_memory_are_refused(tmp_path):
+    network = network_of(tmp_path)
+    asked = Job(cfg=Path('net.cfg'), parts=(2, 2), memory=1 << 20)
+    with pytest.raises(MemoryRefused, match='parts of 2x2 take'):
+        planned(comm_module.Alone(), network, 1, asked)
+    assert planned(comm_module.Alone(), network, 1, replace(asked, memory=1 << 40)).groups[0].parts == (2, 2)
