@@ -37,7 +37,7 @@ class Footprint:
         self.layouts = plan.layouts(network)
         self.shares = self.shares_of(training)
         self.evaluated = self.shares_of(False) if training else self.shares
-        self.kept = {}
+        self.kept, self.asked = {}, {}
 
     def shares_of(self, training):
         return [[self.plan.share(self.network, self.layouts, g, rank, training) for rank in range(self.plan.ranks)] for g in self.plan.groups]
@@ -116,23 +116,22 @@ class Footprint:
 
     def messages(self, rank, training):
         """Buffers of all exchanges: those into a group, those back where they are others, and those at backward cuts."""
-        total = 0
-        for group, shares in zip(self.plan.groups, self.shares if training else self.evaluated):
-            for source in shares[rank].held:
-                if PICTURE < source < group.start:
-                    whole = Region.whole(self.network.tensor_shape(source, self.plan.batch))
-                    held, back = ([getattr(s, name).get(source, NOTHING) & whole for s in shares] for name in ('held', 'gradient'))
-                    total += self.buffers(rank, source, held) + (self.buffers(rank, source, back) if training and back != held else 0)
-            for cut in group.cuts if training else ():
-                total += self.buffers(rank, cut, [s.gradient[cut] for s in shares])
-        return total
+        if training not in self.asked:
+            self.asked[training] = list(self.exchanged(training))
+        return sum(buffers(rank, owned, wanted, block) for owned, wanted, block in self.asked[training])
 
-    def buffers(self, rank, source, wanted):
-        """Bytes that a rank sends and receives when each rank wants a box of a tensor that others own."""
-        owned, block = self.layouts[source], self.network.block(source)
-        others = [q for q in range(self.plan.ranks) if q != rank]
-        boxes = [owned[rank] & wanted[q] for q in others] + [owned[q] & wanted[rank] for q in others]
-        return sum(_bytes(box, block) for box in boxes if not box.empty)
+    def exchanged(self, training):
+        """(boxes that ranks own, boxes that they want, channels to a block) of every exchange: see `corners`."""
+        for group, shares in zip(self.plan.groups, self.shares if training else self.evaluated):
+            for source in sorted({source for share in shares for source in share.held if PICTURE < source < group.start}):
+                inside = corners([Region.whole(self.network.tensor_shape(source, self.plan.batch))])
+                owned, block = corners(self.layouts[source]), self.network.block(source)
+                held, back = (within(corners([getattr(s, name).get(source, NOTHING) for s in shares]), inside) for name in ('held', 'gradient'))
+                yield owned, held, block
+                if training and not np.array_equal(back, held):
+                    yield owned, back, block
+            for cut in group.cuts if training else ():
+                yield corners(self.layouts[cut]), corners([s.gradient[cut] for s in shares]), self.network.block(cut)
 
     def workspace(self, rank):
         """The largest scratch memory of a kernel, as the kernels tell it."""
@@ -151,6 +150,25 @@ class Footprint:
         """Tiles of the picture that a loader holds."""
         boxes = [shares[rank].held.get(PICTURE, NOTHING) for shares in self.shares]
         return AHEAD * max(_bytes(box, self.network.shape[0]) for box in boxes)
+
+
+def corners(regions):
+    """Boxes as an array (2, boxes, 4): lows and highs along N, C, H, W."""
+    return np.array([[r.lo for r in regions], [r.hi for r in regions]])
+
+
+def within(boxes, others):
+    """Intersections of boxes; empty ones are all zeros."""
+    lo, hi = np.maximum(boxes[0], others[0]), np.minimum(boxes[1], others[1])
+    return np.stack([lo, hi]) * (lo < hi).all(1)[:, None]
+
+
+def buffers(rank, owned, wanted, block):
+    """Bytes that a rank sends and receives when each rank wants a box of a tensor that others own."""
+    sides = [np.diff(within(boxes, other[:, rank:rank + 1]), axis=0)[0] for boxes, other in ((owned, wanted), (wanted, owned))]
+    sides = np.delete(np.stack(sides), rank, axis=1)
+    sides[:, :, 1] = -(-sides[:, :, 1] // block) * block
+    return int(sides.prod(2).sum()) * ITEM
 
 
 def _bytes(box, block):
