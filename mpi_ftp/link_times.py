@@ -1,4 +1,4 @@
-"""Measures messages and sums between the ranks at hand: latency and bandwidth inside a host and between hosts, sums against size.
+"""Measures messages between pairs of ranks, latency and bandwidth inside a host and between hosts, and the strain of computing together.
 
 Works through the communicator it is given; knows no MPI.
 """
@@ -6,10 +6,9 @@ import time
 
 import numpy as np
 
-from .reduction import Reduction
+from .collective_times import PATIENCE
 
 SMALL, LARGE = 256, 1 << 20            # bytes
-PATIENCE = 0.25                         # seconds for one figure
 
 
 def ping_pong(comm, a, b, nbytes):
@@ -57,33 +56,3 @@ def strain(comm, run, alone, sum_seconds, turns=12):
         comm.sum(small)
         samples.append(time.perf_counter() - begun)
     return float(np.median(samples) - sum_seconds) / alone
-
-
-def adding(comm, array):
-    """What adds an array as a run does: batch norm's small ones at once, large ones as gradients."""
-    if array.nbytes < LARGE >> 2:
-        return lambda: comm.sum(array)
-    gradients = Reduction(array, [(0, 0, array.size, comm)])
-
-    def add():
-        gradients.start_after(0)
-        gradients.wait()
-    return add
-
-
-def sums(comm):
-    """((bytes, seconds), …) of sums over all ranks, increasing (collective)."""
-    points = []
-    for nbytes in (256, 16 << 10, 256 << 10, 4 << 20):
-        add, samples = adding(comm, np.zeros(nbytes // 4, np.float32)), []
-        for _ in range(6):
-            comm.barrier()
-            begun = time.perf_counter()
-            add()
-            samples.append(comm.maximum(time.perf_counter() - begun))
-            if sum(samples) > PATIENCE:
-                break
-        points.append((nbytes, float(np.median(samples[1:] or samples))))       # not the least: where ranks share cores, waiting is the cost
-        if points[-1][1] > PATIENCE / 3:
-            break
-    return tuple(points)

@@ -12,7 +12,8 @@ from .errors import JobError, MemoryRefused, PlanError, nearest
 from .footprint import Footprint
 from .layer_times import ROOM
 from .limits import available, forget_peak, peak, resident
-from .machine import measure, read_machine, signature, write_machine
+from .machine import read_machine, write_machine
+from .measuring import measure, signature
 from .pictures import Loose
 from .region import Region
 from .replan import GAIN, drift

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from . import comm
 from . import job as jobs
-from .machine import measure, write_machine
+from .machine import write_machine
+from .measuring import measure
 from .network import read_network
 from .planning import mini_batch, picture_seconds
 from .runfolder import terminal
@@ -25,7 +26,7 @@ def run(args):
     network = read_network(job.cfg)
     load_kernels(world, job, {})
     with bar(world.rank) as progress:
-        machine = measure(world, network, mini_batch(network, job)[1], args.seconds, progress=progress)
+        machine = measure(world, network, mini_batch(network, job)[1], args.seconds, progress=progress, thorough=True)
     machine = replace(machine, picture=world.maximum(picture_seconds()))
     if world.rank == 0:
         write_machine(args.output, machine)

@@ -51,8 +51,13 @@ def drift(machine, typical):
         times = waits / max(before, 1e-6)
         words.append(f'messages take {times:.1f} times longer than before')
         links = {name: (latency * times, bandwidth / times) for name, (latency, bandwidth) in (('host_link', now.host_link), ('net_link', now.net_link))}
-        now = replace(now, **links, sums=tuple((nbytes, seconds * times) for nbytes, seconds in now.sums))
+        now = replace(now, **links, message=now.message * times, **{name: longer(getattr(now, name), times) for name in ('sums', 'fewer')})
     return (now, ', '.join(words)) if words else None
+
+
+def longer(rows, times):
+    """A measured table, its last column multiplied."""
+    return tuple((*row[:-1], row[-1] * times) for row in rows)
 
 
 def move(world, old, new):

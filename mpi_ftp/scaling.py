@@ -14,7 +14,8 @@ from . import comm
 from . import job as jobs
 from .bench import numbers
 from .errors import UsageError
-from .machine import measure, read_machine
+from .machine import read_machine
+from .measuring import measure
 from .model import Model
 from .network import PICTURE, read_network
 from .region import NOTHING

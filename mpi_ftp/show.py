@@ -10,7 +10,8 @@ from .comm import Alone
 from .compare import alternative, choices, comparison, verdict
 from .errors import JobError, MemoryRefused
 from .footprint import Footprint
-from .machine import measure, read_machine
+from .machine import read_machine
+from .measuring import measure
 from .network import read_network
 from .plan_table import plan_table
 from .planning import UNLIMITED, given, mini_batch
@@ -101,7 +102,7 @@ def chosen(networks, machine, counts, links, find):
     for network in networks:
         alone = find(1, network).predicted['seconds']
         for link in whole_numbers('--links', links) if links else [None]:
-            between = replace(machine, net_link=(machine.net_link[0], link * 1e6 / 8 * HEADERS), sums=()) if link else machine
+            between = replace(machine, net_link=(machine.net_link[0], link * 1e6 / 8 * HEADERS), sums=(), fewer=()) if link else machine
             for ranks in counts:
                 try:
                     plan = find(ranks, network, between)

@@ -10,7 +10,8 @@ from planning_core import made_up_machine
 from mpi_ftp import algorithm_times, kernels
 from mpi_ftp import comm as comm_module
 from mpi_ftp.layers.convolution import algorithms
-from mpi_ftp.machine import measure, read_machine
+from mpi_ftp.machine import read_machine
+from mpi_ftp.measuring import measure
 
 NET = conv(16) + conv(32) + conv(32, k=1) + conv(32, s=2) + conv(48)
 

@@ -9,9 +9,11 @@ from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp import kernels
+from mpi_ftp.collective_times import SIZES, rank_counts, together
 from mpi_ftp.curves import Class, Curve, class_of, find
 from mpi_ftp.errors import PlanError
-from mpi_ftp.machine import Machine, measure, read_machine
+from mpi_ftp.machine import Machine, read_machine
+from mpi_ftp.measuring import measure
 
 
 def test_a_curve_passes_through_its_points_and_grows_beyond_them():
@@ -36,7 +38,8 @@ def test_winograd_fills_up_its_tiles():
 
 
 def test_json_gives_the_same_machine(tmp_path):
-    machine = made_up_machine(3, sums=((256, 1e-5), (4096, 1e-4)))
+    rows = (2, 256, 1e-5), (2, 4096, 1e-4)
+    machine = made_up_machine(3, sums=((256, 1e-5), (4096, 1e-4)), fewer=rows, gathers=rows, scatters=rows, message=3e-6)
     path = tmp_path / 'machine.json'
     path.write_text(json.dumps(machine.to_json()))
     assert read_machine(path) == machine
@@ -57,6 +60,34 @@ def test_sums_are_measured_where_they_were_else_the_cheaper_of_tree_and_ring():
     other = made_up_machine(4, link=(1e-4, 1e7))
     assert other.sum_seconds(8) == pytest.approx(4e-4, rel=.01)                 # two trees of two levels
     assert other.sum_seconds(10 ** 8) == pytest.approx(15, rel=.01)             # 2 * 3 / 4 of the array over the slowest link
+
+
+def test_sums_of_fewer_ranks_lie_between_those_measured():
+    rows = tuple((ranks, nbytes, 1e-6 * ranks * nbytes / 100) for ranks in (2, 4) for nbytes in (100, 1000))
+    machine = made_up_machine(6, sums=((100, 8e-6), (1000, 8e-5)), fewer=rows, link=(1e-4, 1e7))
+    assert machine.sum_seconds(500, 2) == pytest.approx(1e-5) and machine.sum_seconds(500, 3) == pytest.approx(1.5e-5)
+    assert machine.sum_seconds(1000, 5) == pytest.approx(6e-5) and machine.sum_seconds(2000, 6) == pytest.approx(1.6e-4)
+    assert machine.placed(3).sum_seconds(500) == pytest.approx(1.5e-5)          # one rank to a host: the first three are like them
+    assert machine.placed(5).sum_seconds(1000) == pytest.approx(6e-5)
+    bare = made_up_machine(8, link=(1e-4, 1e7))
+    assert machine.placed(8).sum_seconds(500) == bare.sum_seconds(500)          # nobody knows of more
+    crowded = made_up_machine(4, hosts=(0,) * 4, fewer=rows)
+    assert crowded.placed(2).sum_seconds(500) == bare.sum_seconds(500, 2)       # those shared a host, these do not
+
+
+def test_messages_cost_what_was_measured():
+    assert made_up_machine(2, host_link=(5e-6, 1e9)).overhead == 5e-6 and made_up_machine(2, message=3e-6).overhead == 3e-6
+
+
+@pytest.mark.mpi(3, timeout=120)
+def test_what_ranks_do_together_is_measured_by_size_and_number():
+    comm = comm_module.world()
+    found = comm.broadcast(together(comm, thorough=True))
+    assert rank_counts(3) == [2] and rank_counts(13) == [2, 3, 4, 6, 8, 12]
+    assert [nbytes for nbytes, _ in found['sums']] == list(SIZES[:len(found['sums'])]) and len(found['sums']) > 3
+    assert {row[0] for row in found['fewer']} == {2} and {row[0] for row in found['gathers']} == {2, 3} == {row[0] for row in found['scatters']}
+    assert all(row[-1] > 0 for name in ('sums', 'fewer', 'gathers', 'scatters') for row in found[name]) and found['message'] >= 0
+    assert found['gathers'][-1][1] == found['scatters'][-1][1] and found['gathers'] != found['scatters']
 
 
 def test_more_threads_than_cores_slow_a_rank_down():

@@ -11,7 +11,8 @@ from mpi_ftp import planning
 from mpi_ftp.errors import JobError, MemoryRefused
 from mpi_ftp.job import Job, parse_memory, read_job
 from mpi_ftp.limits import available, resident
-from mpi_ftp.machine import read_machine, signature, write_machine
+from mpi_ftp.machine import read_machine, write_machine
+from mpi_ftp.measuring import signature
 
 MIB = 1 << 20
 

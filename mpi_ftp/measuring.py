@@ -1,0 +1,116 @@
+"""A short profile of the ranks at hand: the Machine that the cost model works with, the same on every rank."""
+import os
+from contextlib import suppress
+from dataclasses import replace
+from statistics import median
+
+from .curves import Curve
+from .limits import peak, resident, trim
+from .machine import Machine
+
+MOST_STRAIN = 2.0                       # more is not that of this run but of others
+
+
+def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda share: None, thorough=False):
+    """The Machine of the ranks at hand, from a profile of about `seconds` seconds with tiles of `batch` samples; the same on every rank (collective).
+
+    room: bytes that the tiles to measure with may take; progress: called with the share that is done; thorough: measure sums over fewer ranks,
+    all-gathers and reduce-scatters too.
+    """
+    from . import algorithm_times, kernels
+    from .collective_times import together
+    from .layer_times import ROOM, memory_rates, times, work
+    from .link_times import link, strain
+    here = comm.host_comm()
+    cores = usable_cores()
+    threads = kernel_threads()
+    # the first rank's choice of algorithms is everybody's: results must not depend on where a tile is computed
+    algorithms = comm.broadcast(algorithm_times.times(network, comm.size, batch, room or ROOM) if comm.rank == 0 else None)
+    kernels.set_rates(algorithms)
+    # ranks that share cores are timed one after the other, as many at a time as there are cores: contention for memory is real, for time is not
+    at_once = max(1, cores // threads)
+    rounds = -(-int(comm.maximum(here.size)) // at_once)
+    curves, rates = [], {}
+    for turn in range(rounds):
+        comm.barrier()
+        if here.rank // at_once == turn:
+            curves = times(network, comm.size, batch, seconds / rounds, room or ROOM, lambda share: progress(.9 * (turn + share) / rounds))
+            rates = memory_rates()
+            run, alone = work(network, batch, comm.size) if comm.size > 1 else (None, 1.0)
+    gathered = comm.gather((comm.host, curves, rates))
+    pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
+    links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
+    done, strains = together(comm, thorough) if comm.size > 1 else {}, [1.0]
+    if comm.size > 1:
+        strains = comm.gather(strain(comm, run, alone, done['sums'][0][1]))
+    progress(1.0)
+    del run
+    forget()
+    base, most = comm.maximum(resident()), comm.maximum(peak())
+    machine = None
+    if comm.rank == 0:
+        machine = _combine(gathered, {**links, **done}, cores, threads)
+        beside = (median if len(set(machine.speeds)) == 1 else min)(strains) / machine.slowdown      # quick ranks wait for slow ones
+        machine = replace(machine, strain=min(MOST_STRAIN, max(1.0, beside)), base=int(base), peak=int(most), algorithms=tuple(algorithms),
+                          signature=signature())
+    return comm.broadcast(machine)
+
+
+def _pairs(hosts):
+    """A pair of ranks on one host and one on two hosts, where there are such."""
+    found = {'host_link': None, 'net_link': None}
+    for b in range(1, len(hosts)):
+        found['host_link'] = found['host_link'] or next(((a, b) for a in range(b) if hosts[a] == hosts[b]), None)
+        found['net_link'] = found['net_link'] or next(((a, b) for a in range(b) if hosts[a] != hosts[b]), None)
+    return found
+
+
+def _combine(gathered, found, cores, threads):
+    """Curves of the median rank; the speed of each rank relative to it."""
+    hosts, curves, rates = zip(*gathered)
+    by_key = [{(c.layer, c.pass_): c for c in rank} for rank in curves]
+    merged = []
+    for key, curve in by_key[0].items():
+        same = [k[key] for k in by_key if key in k and k[key].pixels == curve.pixels]
+        merged.append(Curve(curve.layer, curve.pass_, curve.pixels, tuple(median(s) for s in zip(*(c.seconds for c in same)))))
+    speeds = []
+    for rank in by_key:
+        ratios = [rank[c.layer, c.pass_].seconds[-1] / c.seconds[-1] for c in merged
+                  if (c.layer, c.pass_) in rank and rank[c.layer, c.pass_].pixels == c.pixels]
+        speeds.append(median(ratios) if ratios else 1.0)
+    if len(speeds) > 1 and max(speeds) / min(speeds) < 1.15:           # a difference that is noise
+        speeds = [1.0] * len(speeds)
+    number = {host: i for i, host in enumerate(dict.fromkeys(hosts))}
+    means = {name: median(r[name] for r in rates) for name in rates[0]}
+    return Machine(tuple(merged), **means, **found, hosts=tuple(number[h] for h in hosts), names=tuple(number), speeds=tuple(speeds),
+                   cores=cores, threads=threads, note=f'measured on {hosts[0]}')
+
+
+def signature():
+    """What measured times belong to: processor, cores, threads of a rank, versions of libraries and of the kernels."""
+    import platform
+    from importlib.metadata import version
+
+    from .kernels.cache import convolution_hash
+    model = platform.processor()
+    with suppress(OSError, StopIteration):
+        with open('/proc/cpuinfo') as file:
+            model = next(line.partition(':')[2].strip() for line in file if line.startswith(('model name', 'Model')))
+    libraries = ', '.join(f'{name} {version(name)}' for name in ('numpy', 'numba'))
+    return f'{platform.machine()} {model}, {usable_cores()} cores, {kernel_threads()} threads a rank, {libraries}, kernels {convolution_hash()}'
+
+
+def usable_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def kernel_threads():
+    from . import kernels
+    return kernels.get_threads()
+
+
+def forget():
+    """Give back what kernels and measurements have left behind."""
+    from .kernels import threads
+    threads.forget()
+    trim()
