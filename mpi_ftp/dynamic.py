@@ -96,15 +96,17 @@ class Search:
     def best(self, price=0.0, limit=float('inf'), bound=float('inf'), cap=float('inf')):
         """(seconds by the tables, Plan) of the cheapest plan when a byte of tape costs `price` seconds and no group recomputes more than `limit` bytes
         at once (a forward pass: works on more). None where there is none below `bound`; `cap`: seconds without that price that no plan of interest exceeds."""
-        count, cap = len(self.network), min(cap, bound) if not price else cap
-        value = {way: np.full(count + 1, np.inf) for way in self.ways}
+        count, inf, cap = len(self.network), np.inf, min(cap, bound) if not price else cap
+        value = {way: np.full(count + 1, inf) for way in self.ways}
         back = {way: [None] * (count + 1) for way in self.ways}
         for start in range(count):
             befores = [way for way in self.ways if value[way][start] + self.rest[start] < bound] if start else [None]
+            befores.sort(key=lambda before: value[before][start] if before else 0.0)
             for way in self.ways if befores else ():
                 ends = self.ends(way, start, cap)
                 for before in befores if ends.start < ends.stop else ():
-                    self.relax(value, back, start, before, way, ends, price, limit)
+                    if limit < inf or self.promises(value, start, before, way, ends, bound):
+                        self.relax(value, back, start, before, way, ends, price, limit)
         end = min(self.ways, key=lambda way: value[way][count])
         if not value[end][count] < bound:
             return None
@@ -114,6 +116,11 @@ class Search:
             groups.append(GroupPlan(start, stop, stripped(self.space.table(way).edges[stop]), (), again, parts))
             way, stop = before, start
         return float(value[end][count]), Plan(self.model.ranks, self.model.batch, tuple(reversed(groups)))
+
+    def promises(self, value, start, before, way, ends, bound):
+        """Whether groups from `start` would lower a value if they were entered for nothing."""
+        stops, reached = self.space.table(way).stops[ends], value[before][start] if before else 0.0
+        return (reached + self.space.inner(way, start, ends, self.mix) < np.minimum(value[way][stops], bound - self.rest[stops])).any()
 
     def relax(self, value, back, start, before, way, ends, price, limit):
         """Lower the values at all ends that groups from `start` reach."""
@@ -154,8 +161,8 @@ def searches_of(model, grid, groups, recompute, layout, parts=PARTS):
         raise PlanError(f'layout={layout!r}: expected one of {", ".join(LAYOUTS)}')
     space, speeds = Space(model), model.machine.speeds
     samples = Way((min(batch, ranks), 1, 1, 1))
-    mains = [Way((1, 1) + checked(grid, ranks))] if grid else [samples] if layout == 'samples' else main_ways(network, ranks, batch)
-    if layout in ('spatial', 'tail') or not isinstance(groups, str) or groups != 'auto':
+    mains = [checked(grid, ranks, batch)] if grid else [samples] if layout == 'samples' else main_ways(network, ranks, batch)
+    if not grid and (layout in ('spatial', 'tail') or not isinstance(groups, str) or groups != 'auto'):
         mains = [way for way in mains if way.parts[0] == 1 or layout == 'samples'] or [WHOLE]
     tails = {'auto': tail_ways(ranks, batch), 'spatial': [WHOLE], 'tail': [WHOLE], 'samples': [WHOLE]}[layout]
     tails = [sized(way, speeds) for way in tails]
@@ -194,8 +201,12 @@ def checked_cuts(network, cuts):
         raise PlanError(f'backward cut at layer {wrong[0]}: expected a layer from 0 to {len(network) - 1}')
 
 
-def checked(grid, ranks):
-    rows, columns = grid
-    if rows < 1 or columns < 1 or rows * columns > ranks:
-        raise PlanError(f'grid {rows}x{columns} needs {rows * columns} ranks, there are {ranks}')
-    return rows, columns
+def checked(grid, ranks, batch):
+    """The Way of a grid (rows, columns) or (samples, rows, columns). Raises PlanError."""
+    samples, rows, columns = grid if len(grid) == 3 else (1, *grid)
+    words, needed = 'x'.join(map(str, grid)), samples * rows * columns
+    if min(samples, rows, columns) < 1 or needed > ranks:
+        raise PlanError(f'grid {words} needs {needed} ranks, there are {ranks}')
+    if samples > batch:
+        raise PlanError(f'grid {words} cuts a batch of {batch} into {samples} parts')
+    return Way((samples, 1, rows, columns))
