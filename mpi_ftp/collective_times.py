@@ -101,11 +101,14 @@ def more_message(comm):
     return max(0.0, (seconds[1] - seconds[0]) / (MESSAGES - 1))
 
 
-def together(comm, thorough=False):
-    """Fields of a Machine: what two ranks or more take for sums and messages; thorough: more sizes, numbers of ranks and ways to share (collective)."""
+def together(comm, thorough=False, progress=lambda share: None):
+    """Fields of a Machine: what two ranks or more take for sums and messages; thorough: more sizes, numbers of ranks and ways to share; progress: called with the
+    share that is done (collective)."""
     found = {'sums': sums(comm, SIZES if thorough else FEW_SIZES), 'message': more_message(comm)}
     if thorough:
+        progress(.3)
         found['fewer'] = over_fewer(comm, lambda part: sums(part, SIZES))
+        progress(.7)
         moved = over_fewer(comm, moves) + tuple((comm.size, *row) for row in moves(comm))
         found.update(gathers=tuple(row[:3] for row in moved), scatters=tuple((*row[:2], row[3]) for row in moved))
     return found

@@ -29,18 +29,19 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     kernels.set_rates(algorithms)
     # ranks that share cores are timed one after the other, as many at a time as there are cores: contention for memory is real, for time is not
     at_once = max(1, cores // threads)
+    layers = .6 if thorough and comm.size > 1 else .9         # of the time
     rounds = -(-int(comm.maximum(here.size)) // at_once)
     curves, rates = [], {}
     for turn in range(rounds):
         comm.barrier()
         if here.rank // at_once == turn:
-            curves = times(network, comm.size, batch, seconds / rounds, room or ROOM, lambda share: progress(.9 * (turn + share) / rounds))
+            curves = times(network, comm.size, batch, seconds / rounds, room or ROOM, lambda share: progress(layers * (turn + share) / rounds))
             rates = memory_rates()
             run, alone = work(network, batch, comm.size) if comm.size > 1 else (None, 1.0)
     gathered = comm.gather((comm.host, curves, rates))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
-    done, strains = together(comm, thorough) if comm.size > 1 else {}, [1.0]
+    done, strains = together(comm, thorough, lambda share: progress(layers + (1 - layers) * share)) if comm.size > 1 else {}, [1.0]
     if comm.size > 1:
         strains = comm.gather(strain(comm, run, alone, done['sums'][0][1]))
     progress(1.0)

@@ -14,6 +14,7 @@ from mpi_ftp.curves import Class, Curve, class_of, find
 from mpi_ftp.errors import PlanError
 from mpi_ftp.machine import Machine, read_machine
 from mpi_ftp.measuring import measure
+from mpi_ftp.profile_table import show
 
 
 def test_a_curve_passes_through_its_points_and_grows_beyond_them():
@@ -73,6 +74,16 @@ def test_sums_of_fewer_ranks_lie_between_those_measured():
     assert machine.placed(8).sum_seconds(500) == bare.sum_seconds(500)          # nobody knows of more
     crowded = made_up_machine(4, hosts=(0,) * 4, fewer=rows)
     assert crowded.placed(2).sum_seconds(500) == bare.sum_seconds(500, 2)       # those shared a host, these do not
+
+
+def test_a_profile_is_told_in_tables(capsys):
+    rows = tuple((ranks, nbytes, 1e-3 * ranks) for ranks in (2, 3) for nbytes in (16 << 10, 4 << 20))
+    machine = made_up_machine(3, sums=((256, 5e-4),), gathers=rows, scatters=rows, message=3e-6, copy=1e-10, add=2e-10)
+    show(machine)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['sum', '256', '0.500'] in lines and ['all-gather', '16', 'Ki', '2.000', '3.000'] in lines and ['reduce-scatter', '4', 'Mi', '2.000', '3.000'] in lines
+    told = [' '.join(line) for line in lines]
+    assert 'memory: copying 10.0 GB/s' in told and 'memory: adding to an array 5.0 GB/s' in told and 'one more message, out and in 3.0 us' in told
 
 
 def test_messages_cost_what_was_measured():
