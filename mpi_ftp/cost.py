@@ -28,16 +28,17 @@ class Price:
 
 
 class CostModel:
-    """Prices plans for one network, batch and number of ranks on a Machine. frozen: batch norm needs no sums; training: not only a forward pass.
+    """Prices plans for one network, batch and number of ranks on a Machine. frozen: batch norm needs no sums; training: not only a forward pass;
+    paged: its weights wait in a file, which costs memory and no time to speak of.
 
     priced: how many groups were priced one by one.
     """
 
-    def __init__(self, network, machine, batch, ranks, frozen=False, training=True):
+    def __init__(self, network, machine, batch, ranks, frozen=False, training=True, paged=False):
         self.network, self.machine, self.batch, self.ranks, self.training = network, machine.placed(ranks), batch, ranks, training
         self.layers = LayerCosts(network, self.machine, ranks, frozen, training)
         self.messages = MessageCosts(network, self.machine, batch, self.layers.pace, training)
-        self.extents, self.sums, self.rows = {}, {}, {}
+        self.paged, self.extents, self.sums, self.rows = paged, {}, {}, {}
 
     @property
     def priced(self):

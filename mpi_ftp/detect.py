@@ -34,7 +34,7 @@ def run(args):
     if not network.heads:
         raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to detect with')
     names = inference.read_names(args.names) if args.names else []
-    world, model = inference.start(network, job, 1, paged=args.weights_in == 'file')
+    world, model = inference.start(network, job, 1, weights_in=args.weights_in)
     find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes
     out, record, taken = Path(args.out), [], {}
     if world.rank == 0:

@@ -77,6 +77,14 @@ class Search:
             stop += 1
         return stop
 
+    def light(self, start, stops):
+        """Which groups from `start` hold no more weights than the layer with most: where weights wait in a file, to hold more is to waste."""
+        if not self.model.paged or self.starts:
+            return np.ones(len(stops), bool)
+        counts = [self.model.layers.counts[index] for index in range(len(self.network))]
+        upto = np.concatenate([[0], np.cumsum(counts)])
+        return upto[stops] - upto[start] <= max(counts)
+
     def allowed(self, start, way, stops):
         """Which ends may be cut so: where a way was chosen by hand, others are for what is too small for it, and for the tail on one rank."""
         good = np.ones(len(stops), bool)
@@ -141,6 +149,7 @@ class Search:
         whole, training, seconds = (1, 1), self.model.training, self.mix.of(steps.seconds, steps.behind, steps.sums)
         found = [] if self.recompute == 'all' else [((False, whole), seconds + price * (steps.tape + steps.held))]
         if not training:
+            seconds = np.where(self.light(start, steps.stops), seconds, np.inf)
             found = [((False, whole), np.where(steps.tape <= limit, seconds, np.inf))]
         elif self.recompute != 'none':
             found.append(((True, whole), np.where(steps.tape <= limit, seconds + steps.again + price * steps.held, np.inf)))

@@ -29,11 +29,12 @@ PHASES = 'training', 'evaluation', 'saving'
 class Footprint:
     """Bytes of every rank under one plan: `parts(rank)` of the phase that takes most, `total(rank)`.
 
-    Between training, evaluation and saving the tiles go back to the system, so that their peaks do not add up.
+    Between training, evaluation and saving the tiles go back to the system, so that their peaks do not add up. paged: weights wait in a file, memory
+    holds those of the group at work.
     """
 
-    def __init__(self, network, plan, machine, training=True):
-        self.network, self.plan, self.machine, self.training = network, plan, machine, training
+    def __init__(self, network, plan, machine, training=True, paged=False):
+        self.network, self.plan, self.machine, self.training, self.paged = network, plan, machine, training, paged
         self.layouts = plan.layouts(network)
         self.shares = self.shares_of(training)
         self.evaluated = self.shares_of(False) if training else self.shares
@@ -78,7 +79,7 @@ class Footprint:
     def phase(self, rank, name):
         """{part: bytes} of one rank while it trains, evaluates, or saves and draws."""
         tiles = self.slices() if name == 'saving' else self.arena(rank, name == 'training')
-        later = LATER + MPI * (self.plan.ranks > 1) + (EVALUATION if name == 'evaluation' else PLOTS if name == 'saving' and rank == 0 else 0)
+        later = LATER + MPI * (self.plan.ranks > 1) + (EVALUATION if name == 'evaluation' and self.training else PLOTS if name == 'saving' and rank == 0 else 0)
         pictures, messages = self.pictures(rank), self.messages(rank, self.training)
         if self.training and name == 'evaluation':          # what trains stays beside it
             pictures, messages = 2 * pictures, messages + self.messages(rank, False)
@@ -100,13 +101,15 @@ class Footprint:
                     found[index] = (box.lo[1], box.hi[1]) if group.cut_along_channels else (0, layer.out_shape[0])
         return found
 
-    def weights(self, rank):
-        """Numbers of trained weights that a rank holds."""
+    def weights(self, rank, group=None):
+        """Numbers of trained weights that a rank holds, in all or of one group."""
         return sum(prod(local_shape(self.network.layers[index], name, span)) for index, span in self.channels(rank).items()
-                   for name, _ in self.network.layers[index].tensors if name in TRAINED)
+                   for name, _ in self.network.layers[index].tensors if name in TRAINED and (group is None or group.start <= index < group.stop))
 
     def parameters(self, rank):
         """Weights, and gradients and momentum where they are trained."""
+        if self.paged:
+            return max(self.weights(rank, group) for group in self.plan.groups) * ITEM
         return (3 if self.training else 1) * self.weights(rank) * ITEM
 
     def slices(self):

@@ -33,7 +33,7 @@ def run(args):
     layer = len(whole) - 1 if args.layer is None else args.layer
     if not 0 <= layer < len(whole):
         raise UsageError(f'--layer {layer}: {job.cfg} has layers 0 to {len(whole) - 1}')
-    world, model = inference.start(whole, job, len(pictures), layer, paged=args.weights_in == 'file')
+    world, model = inference.start(whole, job, len(pictures), layer, weights_in=args.weights_in)
     region = model.picture
     (n0, _, y0, x0), (n1, _, y1, x1) = region.lo, region.hi
     tile = Tile.zeros(region, whole.block(-1), model.dtype)

@@ -26,8 +26,9 @@ KEYS = ('cfg', 'weights', 'grid', 'groups', 'layout', 'parts', 'memory', 'machin
 def add_arguments(parser, more=()):
     """The options of the command line that say which network runs how."""
     job.add_arguments(parser, keys=KEYS + tuple(more))
-    parser.add_argument('--weights-in', choices=('memory', 'file'), default='memory',
-                        help='file: memory holds the weights of the group at work, the others wait in $TMPDIR or /var/tmp (default: memory)')
+    parser.add_argument('--weights-in', choices=('memory', 'file'),
+                        help='file: memory holds the weights of the group at work, the others wait in $TMPDIR or /var/tmp (default: file where '
+                        'nothing else keeps to --memory)')
 
 
 def fraction(text):
@@ -45,21 +46,36 @@ def near_square(ranks):
     return ranks // columns, columns
 
 
-def planned(world, network, batch, job, last=None):
-    """The plan of a forward pass on the ranks of `world` (collective): by prediction where a machine or a limit of memory is given, else by hand."""
+def planned(world, network, batch, job, last=None, paged=None, beside=0):
+    """(plan of a forward pass on the ranks of `world`, whether weights wait in a file), collective: by prediction where a machine or a limit of memory is
+    given, else by hand. paged: as the user chose; None: where no plan fits the limit otherwise. beside: bytes that the verb takes beside the model.
+    """
     if not (job.machine or job.memory):
-        return plan_inference(network, world.size, batch, job, last)
+        return plan_inference(network, world.size, batch, job, last), bool(paged)
     machine = read_machine(job.machine) if job.machine else typical_machine(world)
-    machine, memory = replace(machine, base=world.maximum(resident()), peak=0), None if job.memory is None else min(budgets(world, job.memory))
-    if job.parts:
-        plan = plan_inference(network, world.size, batch, job, last)
-        need = Footprint(network, plan, machine.placed(plan.ranks), training=False).worst()[0]
-        if memory is not None and need > memory:
-            raise MemoryRefused(f'parts of {"x".join(map(str, job.parts))} take {need >> 20} MiB, more than the {memory >> 20} MiB of a rank')
-        return plan
+    machine = replace(machine, base=world.maximum(resident()) + beside, peak=0)
+    memory = None if job.memory is None else min(budgets(world, job.memory))
     groups = job.groups if isinstance(job.groups, str) or last is None else [start for start in job.groups if start <= last]
-    return told_by_one(world, lambda: find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=groups,
-                                                memory=memory, layout=job.layout, training=False))
+
+    def find():
+        for choice in (False, True) if paged is None and memory is not None else (bool(paged),):
+            try:
+                if job.parts:
+                    return fitting(network, plan_inference(network, world.size, batch, job, last), machine, memory, choice, job.parts), choice
+                return find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=groups, memory=memory,
+                                 layout=job.layout, training=False, paged=choice), choice
+            except MemoryRefused as error:
+                refused = error
+        raise refused
+    return told_by_one(world, find)
+
+
+def fitting(network, plan, machine, memory, paged, parts):
+    """The plan. Raises MemoryRefused where it takes more than `memory` bytes (None: whatever it takes)."""
+    need = Footprint(network, plan, machine.placed(plan.ranks), training=False, paged=paged).worst()[0]
+    if memory is not None and need > memory:
+        raise MemoryRefused(f'parts of {"x".join(map(str, parts))} take {need >> 20} MiB, more than the {memory >> 20} MiB of a rank')
+    return plan
 
 
 def typical_machine(world):
@@ -82,16 +98,19 @@ def plan_inference(network, ranks, batch, job, last=None):
     return with_parts(network, plan, job.parts, training=False) if job.parts else plan
 
 
-def start(network, job, batch, last=None, paged=False):
+def start(network, job, batch, last=None, weights_in=None, beside=0):
     """(world, inference Model with the job's weights) on the ranks at hand (collective). last: run only the layers up to this one;
-    paged: hold the weights of one group at a time."""
+    weights_in: 'memory', 'file' or None, see `planned`; beside: bytes that the verb takes beside the model."""
     world = comm.world(job.ranks)
     losses = losses_of(network)
     load_kernels(world, job, losses)
     needed = [layer.index for layer in network.layers if layer.tensors and (last is None or layer.index <= last)]
     file = open_weights(job.weights, network)
     part = network if last is None else Network(network.shape, network.layers[:last + 1], network.net, network.path)
-    model = Model(part, planned(world, part, batch, job, last), world, np.dtype(job.dtype), training=False, losses=losses, paged=paged)
+    plan, paged = planned(world, part, batch, job, last, weights_in and weights_in == 'file', beside)
+    if paged and not weights_in and world.rank == 0:
+        print('with all weights in memory no plan keeps to --memory: they wait in a file, memory holds those of the group at work', flush=True)
+    model = Model(part, plan, world, np.dtype(job.dtype), training=False, losses=losses, paged=paged)
     fill(file, model.parameters)
     covered = sum(index in file for index in needed)
     if covered < len(needed):

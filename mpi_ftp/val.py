@@ -5,6 +5,7 @@ from pathlib import Path
 from . import inference
 from .evaluate import evaluate
 from .files import replacing
+from .footprint import EVALUATION
 from .job import from_arguments
 from .network import read_network
 from .runfolder import show
@@ -26,7 +27,7 @@ def run(args):
     if not network.heads:
         from .errors import CfgError
         raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to evaluate')
-    world, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1)), paged=args.weights_in == 'file')
+    world, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1)), weights_in=args.weights_in, beside=EVALUATION)
     if job.reader == 'all' or world.rank == 0:
         from .pictures import Pictures
         with Pictures(job.data) as pictures:

@@ -1,6 +1,7 @@
 """Plans of a forward pass: found for a machine, within a limit of memory, with the results of a plan by hand."""
 import json
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from core import Quadratic, picture
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp import inference
 from mpi_ftp.cost import CostModel
 from mpi_ftp.errors import MemoryRefused
+from mpi_ftp.footprint import Footprint
 from mpi_ftp.inference import plan_inference, planned, typical_machine
 from mpi_ftp.job import Job
 from mpi_ftp.model import Model
@@ -58,7 +61,7 @@ def test_found_plans_give_the_same_outputs(tmp_path):
     by_hand = plan_inference(network, comm.size, 2, Job(cfg=network.path))
     truth = outputs(network, by_hand, comm)
     for job in Job(cfg=network.path, machine=path), Job(cfg=network.path, machine=path, memory=700 << 20), Job(cfg=network.path, memory=700 << 20):
-        found = outputs(network, planned(comm, network, 2, job), comm)
+        found = outputs(network, planned(comm, network, 2, job)[0], comm)
         assert comm.rank or np.abs(found - truth).max() < 1e-5 * np.abs(truth).max()       # tiles of Winograd begin elsewhere
     assert len(typical_machine(comm).hosts) == comm.size
 
@@ -68,4 +71,25 @@ def test_parts_that_do_not_fit_the_memory_are_refused(tmp_path):
     asked = Job(cfg=Path('net.cfg'), parts=(2, 2), memory=1 << 20)
     with pytest.raises(MemoryRefused, match='parts of 2x2 take'):
         planned(comm_module.Alone(), network, 1, asked)
-    assert planned(comm_module.Alone(), network, 1, replace(asked, memory=1 << 40)).groups[0].parts == (2, 2)
+    plan, paged = planned(comm_module.Alone(), network, 1, replace(asked, memory=1 << 40))
+    assert plan.groups[0].parts == (2, 2) and not paged
+
+
+def test_weights_wait_in_a_file_where_nothing_else_keeps_to_the_memory(tmp_path, monkeypatch):
+    network, alone = network_of(tmp_path, 'tiny-yolo', 16, 16), comm_module.Alone()
+    monkeypatch.setattr(inference, 'resident', lambda: 50 << 20)
+    room = Job(cfg=network.path, memory=1 << 40)
+    (whole, first), (less, second) = (planned(alone, network, 1, room, paged=choice) for choice in (None, True))
+    assert not first and second
+    heaviest = max(prod(shape) for layer in network.layers for name, shape in layer.tensors) * 4
+    (most, few), kept = (plan.predicted['memory']['parameters'] for plan in (whole, less)), Footprint(network, less, typical_machine(alone), training=False)
+    assert heaviest <= few < 1.5 * heaviest < most and kept.parameters(0) == most
+    tight = Job(cfg=network.path, memory=(whole.predicted['bytes'] + less.predicted['bytes']) // 2)
+    for choice in None, True:
+        plan, paged = planned(alone, network, 1, tight, paged=choice)
+        assert paged and plan.predicted['bytes'] <= tight.memory
+    with pytest.raises(MemoryRefused):
+        planned(alone, network, 1, tight, paged=False)
+    with pytest.raises(MemoryRefused):
+        planned(alone, network, 1, tight, beside=most)
+    assert planned(alone, network, 1, Job(cfg=network.path), paged=True)[1]
