@@ -8,7 +8,7 @@ SHOWN = 'forward', 'backward', 'recompute', 'exchange', 'norm_sums', 'gradient_s
 
 
 def alternative(text):
-    """Options of find_plan from words: a layout, groups, and backward cuts after the word cuts, e.g. 'spatial 0/4/8 cuts 2/6'. Raises JobError."""
+    """Options of find_plan from words: a layout, a grid, groups, and backward cuts after the word cuts, e.g. 'spatial 2x3 0/4/8 cuts 2/6'. Raises JobError."""
     found, words = {}, text.split()
     while words:
         word = words.pop(0)
@@ -21,9 +21,18 @@ def alternative(text):
             words.pop(0)
         elif layers(word):
             found['groups'] = layers(word)
+        elif grid(word):
+            found['grid'] = grid(word)
         else:
-            raise JobError(f'--compare {text}: expected {", ".join(GROUPS + LAYOUTS)}, first layers such as 0/4/8, or cuts 2/6, with commas between plans')
+            raise JobError(f'plan {text!r}: expected {", ".join(GROUPS + LAYOUTS)}, first layers such as 0/4/8, a grid such as 2x3 (of samples too: 2x1x3), or cuts 2/6, '
+                           'with commas between plans')
     return found
+
+
+def grid(text):
+    """(rows, columns) of a text such as 2x3, (samples, rows, columns) of 2x1x3; () for anything else."""
+    parts = text.split('x')
+    return tuple(map(int, parts)) if len(parts) in (2, 3) and all(part.isdigit() for part in parts) else ()
 
 
 def layers(text):

@@ -43,24 +43,35 @@ def pack(buffers):
     return offsets, peak
 
 
-class Arena:
-    """The packed memory: `array(key, shape, dtype)` is the same place every step."""
+class Pages:
+    """Memory that the system fills with zeros when it is touched, in huge pages where it has them."""
 
-    def __init__(self, buffers):
-        self.buffers = {b.key: b for b in buffers}
-        self.offsets, self.nbytes = pack(buffers)
-        self.pages = mmap.mmap(-1, max(1, self.nbytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    def __init__(self, nbytes):
+        self.map = mmap.mmap(-1, max(1, nbytes), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.advise('MADV_HUGEPAGE')
-        self.memory = np.frombuffer(self.pages, np.uint8, self.nbytes)
-
-    def release(self):
-        """Give the pages back to the system until they are written again: what they held is lost."""
-        self.advise('MADV_DONTNEED')
 
     def advise(self, name):
         """Tell the system, where it knows this advice: Linux kernels may be built without huge pages."""
         with suppress(AttributeError, OSError):
-            self.pages.madvise(getattr(mmap, name))
+            self.map.madvise(getattr(mmap, name))
+
+
+class Arena:
+    """The packed memory: `array(key, shape, dtype)` is the same place every step.
+
+    pages: to lie in, where several arenas take turns; else pages of its own. Nothing is kept from one step to the next. Raises ValueError where it does
+    not fit into them.
+    """
+
+    def __init__(self, buffers, pages=None):
+        self.buffers = {b.key: b for b in buffers}
+        self.offsets, self.nbytes = pack(buffers)
+        self.pages = pages or Pages(self.nbytes)
+        self.memory = np.frombuffer(self.pages.map, np.uint8, self.nbytes)
+
+    def release(self):
+        """Give the pages back to the system until they are written again: what they held is lost."""
+        self.pages.advise('MADV_DONTNEED')
 
     def array(self, key, shape, dtype):
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -24,12 +24,13 @@ class Model:
     training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel between
     hosts ('always': within a host too, where parting the work costs more than the wait).
     deterministic: sums of gradients do not depend on where ranks run; halos, gradients: 'half' sends them in half precision.
-    losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same cuts, to
-    share its weights. paged: weights live in a file, in memory are those of the group at work (inference).
+    losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same `holders`, to
+    share its weights; pages: memory for its tiles, shared with Models that never work at the same time. paged: weights live in a file, in memory
+    are those of the group at work (inference).
     """
 
     def __init__(self, network, plan, comm, dtype=np.float32, training=True, frozen=False, overlap=True, losses=None, parameters=None,
-                 deterministic=False, halos='full', gradients='full', paged=False):
+                 deterministic=False, halos='full', gradients='full', paged=False, pages=None):
         self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
         self.training, self.overlap, self.losses = training, overlap, losses or {}
         check(network, plan)
@@ -42,7 +43,7 @@ class Model:
             self.reduction = Reduction(self.parameters.grads, self.parameters.buckets, deterministic, gradients == 'half')
         self.states = {layer.index: self._state(layer, training and not frozen) for layer in network.layers}
         buffers = group_buffers(network, plan, self.layouts, self.shares, comm.rank, self.dtype, training)
-        self.arena = Arena([b for group in buffers for b in group.declare()])
+        self.arena = Arena([b for group in buffers for b in group.declare()], pages)
         self.groups, self.home = [], {}
         for group, shares, mine in zip(plan.groups, self.shares, buffers):
             run = (PartedRun if group.parted else GroupRun)(self, group, self.layouts, shares, mine, self.arena)
@@ -52,31 +53,21 @@ class Model:
 
     # what the constructor decides
 
-    def _channels(self, group, shares, rank, layer):
-        """The output channels whose weights a rank holds; None where it computes none."""
-        box = shares[rank].computed[layer.index]
-        if box.empty:
-            return None
-        return (box.lo[1], box.hi[1]) if group.cut_along_channels else (0, layer.out_shape[0])
-
     def _parameters(self, paged):
         """Weights of the computed channels, and the ranks that share them."""
-        channels, comms, sharing, made = {}, {}, {}, {}
-        for group, shares in zip(self.plan.groups, self.shares):
-            for index in range(group.start, group.stop):
-                layer = self.network.layers[index]
-                spans = tuple(self._channels(group, shares, rank, layer) for rank in range(self.comm.size))
-                mine, sharing[index] = spans[self.comm.rank], spans
-                # every rank makes the same communicators in the same order
-                if len(set(spans)) == 1:
-                    comm = self.comm
-                elif layer.tensors:
-                    if spans not in made:
-                        colours = {span: colour for colour, span in enumerate(dict.fromkeys(s for s in spans if s))}
-                        made[spans] = self.comm.split(colours.get(mine))
-                    comm = made[spans]
-                if mine is not None and layer.tensors:
-                    channels[index], comms[index] = mine, comm
+        channels, comms, sharing, made = {}, {}, holders(self.network, self.plan, self.shares), {}
+        for index, spans in sharing.items():
+            layer, mine = self.network.layers[index], spans[self.comm.rank]
+            # every rank makes the same communicators in the same order
+            if len(set(spans)) == 1:
+                comm = self.comm
+            elif layer.tensors:
+                if spans not in made:
+                    colours = {span: colour for colour, span in enumerate(dict.fromkeys(s for s in spans if s))}
+                    made[spans] = self.comm.split(colours.get(mine))
+                comm = made[spans]
+            if mine is not None and layer.tensors:
+                channels[index], comms[index] = mine, comm
         return Parameters(self.network, channels, comms, sharing, self.dtype, self.training, paged)
 
     def _state(self, layer, live):
@@ -194,3 +185,14 @@ class Model:
         whole = Tile.zeros(exchange.dst, block, self.dtype)
         exchange.forward(self.owned_tile(index), whole)
         return whole.plain() if self.comm.rank == 0 else None
+
+
+def holders(network, plan, shares):
+    """{layer: for each rank the output channels (first, last) whose weights it holds, None where it computes none}. shares: of each group, every rank's."""
+    found = {}
+    for group, ranks in zip(plan.groups, shares):
+        for index in range(group.start, group.stop):
+            boxes = [share.computed[index] for share in ranks]
+            whole = (0, network.layers[index].out_shape[0])
+            found[index] = tuple(None if box.empty else (box.lo[1], box.hi[1]) if group.cut_along_channels else whole for box in boxes)
+    return found

@@ -16,6 +16,12 @@ def layout_words(plan, group):
     return cut + (', {}x{} parts'.format(*group.parts) if group.parted else '')
 
 
+def brief(plan):
+    """A plan's groups in a line: first layer and cut along N, C, H, W."""
+    return ' '.join(f'{g.start}:' + 'x'.join(f'{len(edges) - 1}{axis}' for axis, edges in zip('NCHW', g.edges) if len(edges) > 2 or axis == 'N')
+                    .replace('1Nx', '').replace('1N', 'whole') for g in plan.groups)
+
+
 def side(region):
     """Channels x rows x columns of a box."""
     n, c, h, w = region.shape

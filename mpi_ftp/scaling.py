@@ -1,49 +1,50 @@
-"""The verb `scaling`: training steps on the first 1, 2, 4, … ranks of a run, taking turns, beside what bytes and operations allow.
+"""The verb `scaling`: training steps on the first 1, 2, 4, … ranks of a run, taking turns, beside what bytes and operations allow; and of named plans
+on all ranks beside what the planner expects of them.
 
 Start it with one rank on each host, as the cluster will be used. Ranks that have nothing to do sleep meanwhile. Pictures and truths are random.
 """
 import json
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
-
-import numpy as np
 
 from . import comm
 from . import job as jobs
+from . import manual, rivals
 from .bench import numbers
+from .contest import Entry, contest
 from .errors import UsageError
 from .machine import read_machine
 from .measuring import measure
-from .model import Model
-from .network import PICTURE, read_network
-from .region import NOTHING
+from .network import read_network
+from .plan_table import brief
 from .search import find_plan
 from .session import load_kernels, losses_of
 
 KEYS = 'cfg', 'threads', 'winograd', 'machine', 'overlap', 'halos', 'gradients', 'deterministic'
+ROUNDS = 3                  # that plans take at least, however long they last
 
 
 def add_arguments(parser):
     jobs.add_arguments(parser, keys=KEYS)
     parser.add_argument('--batches', metavar='N,…', default='4', help='pictures in a step (default: 4)')
-    parser.add_argument('--counts', metavar='N,…', help='ranks to train on; 1 is always among them (default: 1, 2, 4, … and all)')
+    parser.add_argument('--counts', metavar='N,…', help='ranks to train on; 1 is always among them (default: 1, 2, 4, … and all; none where plans are named)')
+    parser.add_argument('--plans', metavar='A,B', help='plans on all ranks that take turns, in the words of `plan --compare` and grids, e.g. '
+                        '"samples,tail,spatial 0/4/8,2x3 per-layer"; auto is always among them')
+    parser.add_argument('--sweep', action='store_true', help='plans that a manual search would try take turns: grids times groups, and auto')
     parser.add_argument('--side', metavar='N', type=int, help='height and width of the picture (default: as in the .cfg)')
-    parser.add_argument('--seconds', metavar='S', type=float, default=10.0, help='time for the steps of each batch (default: 10)')
+    parser.add_argument('--seconds', metavar='S', type=float, default=10.0, help=f'time for the steps of each batch (default: 10; plans take at least {ROUNDS} turns)')
     parser.add_argument('--busy', action='store_true', help='time the steps of one rank while every other takes such steps for itself: for hosts that are '
                         'emulated on one machine and share its caches and memory')
     parser.add_argument('--profile', metavar='OUT.json', help='keep what was measured of hosts and links, for --machine')
     parser.add_argument('--json', metavar='OUT.json', help='write the figures as well')
+    parser.add_argument('--png', metavar='OUT.png', help='draw plans, measured beside predicted')
 
 
 def run(args):
     job = jobs.from_arguments(args, required=('cfg',))
     world = comm.world()
     world.in_order = job.deterministic
-    counts = numbers('counts', args.counts) if args.counts else [1 << i for i in range(16) if 1 << i < world.size] + [world.size]
-    if max(counts) > world.size:
-        raise UsageError(f'scaling: --counts {args.counts}: expected numbers from 1 to {world.size}, the ranks of this run')
+    counts, names = asked(args, world.size)
     sides = {'width': args.side, 'height': args.side} if args.side else {}
     network = read_network(job.cfg, **sides)
     load_kernels(world, job, losses_of(network))
@@ -53,11 +54,77 @@ def run(args):
     machine = read_machine(job.machine) if job.machine else measure(world, network, max(batches), 4.0)
     if args.profile and world.rank == 0:
         Path(args.profile).write_text(json.dumps(machine.to_json(), indent=1))
-    found = [row for batch in batches for row in measured(world, network, batch, sorted({1, *counts}), machine, job, args.seconds, args.busy)]
+    planned = [plans_of(world, network, batch, counts, names, args.sweep, machine) for batch in batches]
+    rows, plans = [], []
+    for batch, (by_count, by_name) in zip(batches, planned):
+        entries = [Entry(plan, everywhere=args.busy and plan.ranks == 1) for plan in by_count]
+        rivalling = [Entry(plan) for plan in by_name.values() if not isinstance(plan, str)]
+
+        def ready(batch=batch):
+            if world.rank == 0:
+                print(f'batch {batch}: plans are made', flush=True)
+
+        figures = contest(world, network, list(dict.fromkeys(entries + rivalling)), machine, job, args.seconds, ROUNDS if rivalling else 1, ready)
+        if world.rank == 0:
+            rows += count_rows(batch, entries, figures, machine) if entries else []
+            plans += rivals.plan_rows(by_name, figures) if by_name else []
     if world.rank == 0:
-        show(found, machine)
-        if args.json:
-            Path(args.json).write_text(json.dumps([row.__dict__ for row in found], indent=1))
+        tell(args, rows, plans, machine)
+
+
+def asked(args, size):
+    """(numbers of ranks, names of plans) that are to be measured."""
+    names = [' '.join(name.split()) for name in (args.plans or '').split(',') if name.strip()]
+    for name in names:
+        manual.alternative(name)                    # what is misspelt is told before anything is measured
+    some = bool(names or args.sweep)
+    if args.png and not some:
+        raise UsageError('scaling: --png draws plans: give --plans or --sweep as well')
+    if args.busy and some and not args.counts:
+        raise UsageError('scaling: --busy is for steps of one rank, which --plans and --sweep leave out: give --counts as well')
+    if some and not args.counts:
+        return [], names
+    counts = numbers('counts', args.counts) if args.counts else [1 << i for i in range(16) if 1 << i < size] + [size]
+    if max(counts) > size:
+        raise UsageError(f'scaling: --counts {args.counts}: expected numbers from 1 to {size}, the ranks of this run')
+    return sorted({1, *counts}), names
+
+
+def plans_of(world, network, batch, counts, names, sweep, machine):
+    """([Plan of each number of ranks], {name: Plan on all ranks, or why there is none}): found by rank 0, for all, while they sleep."""
+    found = None
+    if world.rank == 0:
+        names = [*names, *(manual.sweep(network, world.size, batch) if sweep else [])]
+        by_name = manual.named(network, world.size, batch, few(machine, world.size), dict.fromkeys([*names, rivals.AUTO])) if names else {}
+        found = [find_plan(network, ranks, batch, few(machine, ranks)) for ranks in counts], by_name
+    world.rest()
+    return world.broadcast(found)
+
+
+def few(machine, ranks):
+    """The machine with its first ranks alone."""
+    if ranks == len(machine.hosts):
+        return machine
+    return replace(machine.placed(ranks), hosts=machine.hosts[:ranks], speeds=machine.speeds[:ranks])
+
+
+def tell(args, rows, plans, machine):
+    """Tables, sentences, files."""
+    from .runfolder import show as show_table
+    if rows:
+        show(rows, machine)
+    if plans:
+        show_table(rivals.plan_table(plans, machine.link), 170)
+        for row in plans:
+            if not row.reason and not row.same:
+                print(f'batch {row.batch}, {row.name}: {row.plan}')
+        for batch in dict.fromkeys(row.batch for row in plans):
+            print(rivals.verdict([row for row in plans if row.batch == batch]))
+    if args.json:
+        Path(args.json).write_text(json.dumps([row.__dict__ for row in rows + plans], indent=1))
+    if args.png:
+        from .rivals_picture import draw_rivals
+        draw_rivals(args.png, plans, f'{Path(args.cfg).name}, {plans[0].ranks} ranks')
 
 
 @dataclass(frozen=True)
@@ -91,105 +158,15 @@ class Row:
         return max(0.0, 1 - self.sums / self.reductions) if self.reductions else None
 
 
-class Contestant:
-    """The first `ranks` ranks with a plan of their own. everywhere: all ranks, each for itself."""
-
-    def __init__(self, world, network, batch, ranks, machine, job, everywhere=False):
-        self.world, self.ranks, self.batch = world, ranks, batch
-        self.takes_part = world.rank < ranks or everywhere
-        some = world.split(0 if self.takes_part else None) if ranks < world.size else world
-        self.comm, self.meeting = comm.Alone() if ranks == 1 else some, world if everywhere else some
-        few = machine if ranks == len(machine.hosts) else replace(machine.placed(ranks), hosts=machine.hosts[:ranks], speeds=machine.speeds[:ranks])
-        self.plan = world.broadcast(find_plan(network, ranks, batch, few) if world.rank == 0 else None)
-        self.times = []
-        if self.takes_part:
-            self.model = Model(network, self.plan, self.comm, overlap=job.overlap, losses=losses_of(network), deterministic=job.deterministic,
-                               halos=job.halos, gradients=job.gradients)
-            self.model.parameters.initialise(1)
-            shape = self.model.picture.shape
-            self.picture = np.random.default_rng(self.comm.rank).random((shape[0], 1, shape[2], shape[3], shape[1]), np.float32)
-            boxes = np.array([[0, .5, .5, .2, .3], [0, .3, .4, .1, .1]])
-            self.truths = [0 if network.heads[-1].kind == 'softmax' else boxes for _ in range(batch)]
-
-    def turn(self, steps):
-        """So many steps; the ranks beyond sleep."""
-        if self.takes_part:
-            for _ in range(steps):
-                self.meeting.barrier()
-                self.times.append(self.step())
-        self.world.rest()
-
-    def step(self):
-        """One step as in training: (seconds, waited for halos, in norms, for sums of gradients, sums under way, the processor's seconds)."""
-        model, before, begun, busy = self.model, dict(comm.waited), time.perf_counter(), time.process_time()
-        model.parameters.zero_gradients()
-        value = model.forward(self.picture, self.truths, seen=1 << 20)
-        model.backward()
-        halos, norms = (comm.waited[name] - before[name] for name in ('messages', 'sums'))
-        asked = time.perf_counter()
-        model.reduction.wait()
-        self.comm.sum(np.array([value]))
-        sums = time.perf_counter() - asked
-        model.parameters.step(1e-6 / self.batch, .9, 5e-4 * self.batch)
-        return time.perf_counter() - begun, halos, norms, sums, model.reduction.take_times()[0], time.process_time() - busy
-
-    def figures(self, network):
-        """Gathered on rank 0: medians of the steps' figures, the worst rank's (all ranks' of the processor); (bytes of halos, of gradients) of the
-        busiest rank; operations."""
-        mine = None
-        if self.takes_part:
-            middle = [median(column) for column in zip(*self.times[1:] or self.times)]
-            mine = middle, self.model.bytes_moved, self.model.reduction.bytes_sent, operations(network, self.plan, self.comm.rank)
-        gathered = self.world.gather(mine)
-        if gathered is None:
-            return None
-        figures, halos, sums, flops = zip(*(g for g in gathered if g))
-        columns = list(zip(*figures))
-        if self.ranks == 1:
-            return [median(column) for column in columns], (0, 0), max(flops)
-        return [max(column) for column in columns[:-1]] + [sum(columns[-1])], (max(halos), max(sums)), max(flops)
-
-
-def operations(network, plan, rank):
-    """Floating-point operations of a rank's step: forward, and twice as many for what it differentiates (once where a layer reads the picture)."""
-    layouts, total = plan.layouts(network), 0
-    for group in plan.groups:
-        share = plan.share(network, layouts, group, rank)
-        for index in range(group.start, group.stop):
-            layer = network.layers[index]
-            again = group.recompute and index < group.last
-            total += layer.flops(share.computed.get(index, NOTHING)) * (1 + again)
-            total += layer.flops(share.differentiated.get(index, NOTHING)) * (1 if layer.inputs[0] == PICTURE else 2)
-    return total
-
-
-def measured(world, network, batch, counts, machine, job, seconds, busy=False):
-    """Rows of one batch on rank 0, else nothing (collective). All take turns for about so many seconds."""
-    contestants = [Contestant(world, network, batch, ranks, machine, job, everywhere=busy and ranks == 1) for ranks in counts]
-    if world.rank == 0:
-        print(f'batch {batch}: plans are made', flush=True)
-    for contestant in contestants:
-        contestant.turn(1)
-    begun = time.perf_counter()
-    while True:
-        for contestant in contestants:
-            contestant.turn(1 if contestant.ranks == 1 else 2)
-        if world.broadcast(time.perf_counter() - begun > seconds):
-            break
-    rows, found = [], [contestant.figures(network) for contestant in contestants]
-    for contestant, figures in zip(contestants, found if world.rank == 0 else ()):
-        (took, halos, norms, sums, reductions, processor), sent, flops = figures
-        serial, all_flops = found[0][0][0], found[0][2]
-        bound = max(serial * flops / all_flops, sum(sent) / machine.link[1] if contestant.ranks > 1 else 0.0)
-        rows.append(Row(batch, contestant.ranks, took, serial, contestant.plan.predicted['seconds'], bound, halos, norms, sums, reductions, processor, sent,
-                        brief(contestant.plan)))
+def count_rows(batch, entries, figures, machine):
+    """Rows of one batch. entries: of each number of ranks, one rank first; figures: {Entry: Figures}."""
+    rows, one = [], figures[entries[0]]
+    for entry in entries:
+        found, ranks = figures[entry], entry.plan.ranks
+        bound = max(one.seconds * found.flops / one.flops, sum(found.sent) / machine.link[1] if ranks > 1 else 0.0)
+        rows.append(Row(batch, ranks, found.seconds, one.seconds, entry.plan.predicted['seconds'], bound, found.halos, found.norms, found.sums,
+                        found.reductions, found.processor, found.sent, brief(entry.plan)))
     return rows
-
-
-def brief(plan):
-    """A plan's groups in a line: first layer and cut along N, C, H, W."""
-    return ' '.join(f'{g.start}:' + 'x'.join(f'{len(edges) - 1}{axis}' for axis, edges in zip('NCHW', g.edges) if len(edges) > 2 or axis == 'N')
-                    .replace('1Nx', '').replace('1N', 'whole') for g in plan.groups)
 
 
 def show(rows, machine):

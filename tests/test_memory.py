@@ -10,7 +10,7 @@ from core import NETWORKS, make_network, picture
 
 from mpi_ftp.comm import Alone
 from mpi_ftp.errors import MemoryRefused
-from mpi_ftp.memory import ALIGN, Arena, Buffer, Paged, aligned_zeros, pack
+from mpi_ftp.memory import ALIGN, Arena, Buffer, Paged, Pages, aligned_zeros, pack
 from mpi_ftp.model import Model
 from mpi_ftp.plan import by_hand
 
@@ -42,6 +42,16 @@ def test_arena_hands_out_the_same_aligned_place():
     with pytest.raises(ValueError, match='planned with 100 bytes'):
         arena.array(('b',), (26,), np.float32)
     assert aligned_zeros(7, np.float64).ctypes.data % ALIGN == 0
+
+
+def test_arenas_that_take_turns_lie_in_the_same_pages():
+    one, other = ([Buffer(('a',), size, 0, 1)] for size in (400, 200))
+    pages = Pages(448)
+    a, b = (Arena(buffers, pages).array(('a',), (50,), np.float32) for buffers in (one, other))
+    b[...] = 5
+    assert np.shares_memory(a, b) and a[49] == 5
+    with pytest.raises(ValueError, match='buffer is smaller'):
+        Arena([Buffer(('a',), 449, 0, 1)], pages)
 
 
 def test_released_pages_leave_memory_and_come_back_as_zeros():

@@ -1,0 +1,156 @@
+"""Plans that take turns: training steps of several contestants in one run, so that whatever else the machine does befalls all of them alike.
+
+Only one is at work at a time: they share the memory of their tiles, and weights that are cut alike. Pictures and truths are random.
+"""
+import gc
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from . import comm
+from .footprint import Footprint
+from .memory import Pages
+from .model import Model, holders
+from .network import PICTURE
+from .plan import Plan
+from .region import NOTHING
+from .session import losses_of
+
+STEPS = 2                   # of a turn; one rank takes one
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A plan for the first ranks of a run. everywhere: for all ranks, each by itself."""
+    plan: Plan
+    everywhere: bool = False
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of a contestant's steps: medians of seconds, and of seconds waited for halos, in batch norm's sums, for sums of gradients, of sums of gradients under
+    way, the worst rank's of each; seconds of all ranks' processors; bytes of halos and of gradients on the rank with the most; operations of the rank
+    with the most. rounds: mean seconds of a step in each turn.
+    """
+    seconds: float
+    halos: float
+    norms: float
+    sums: float
+    reductions: float
+    processor: float
+    sent: tuple
+    flops: int
+    rounds: tuple
+
+
+class Room:
+    """What contestants of one network share on a rank: memory for tiles, as much as the largest of these entries needs, and weights by who holds what."""
+
+    def __init__(self, world, network, entries, machine):
+        sizes = [Footprint(network, entry.plan, machine).arena(0 if entry.everywhere else world.rank, True) for entry in entries
+                 if world.rank < entry.plan.ranks or entry.everywhere]
+        self.pages, self.weights = Pages(max(sizes, default=0)), {}
+
+    def model(self, network, plan, comm, job):
+        """A Model of this room; weights are only made where no other has such."""
+        layouts = plan.layouts(network)
+        shares = [[plan.share(network, layouts, group, rank) for rank in range(comm.size)] for group in plan.groups]
+        key = comm.size, tuple(holders(network, plan, shares).items())
+        model = Model(network, plan, comm, overlap=job.overlap, losses=losses_of(network), deterministic=job.deterministic, halos=job.halos,
+                      gradients=job.gradients, parameters=self.weights.get(key), pages=self.pages)
+        if key not in self.weights:
+            model.parameters.initialise(1)
+            self.weights[key] = model.parameters
+        return model
+
+
+class Contestant:
+    """The ranks of an entry with its plan. Building one is collective."""
+
+    def __init__(self, world, network, entry, job, room):
+        self.world, self.network, self.plan, self.turns = world, network, entry.plan, []
+        ranks = self.plan.ranks
+        self.takes_part, self.steps = world.rank < ranks or entry.everywhere, 1 if ranks == 1 else STEPS
+        some = world.split(0 if self.takes_part else None) if ranks < world.size else world
+        self.comm, self.meeting = comm.Alone() if ranks == 1 else some, world if entry.everywhere else some
+        if self.takes_part:
+            self.model = room.model(network, self.plan, self.comm, job)
+            shape = self.model.picture.shape
+            self.picture = np.random.default_rng(self.comm.rank).random((shape[0], 1, shape[2], shape[3], shape[1]), np.float32)
+            boxes = np.array([[0, .5, .5, .2, .3], [0, .3, .4, .1, .1]])
+            self.truths = [0 if network.heads[-1].kind == 'softmax' else boxes for _ in range(self.plan.batch)]
+
+    def turn(self, steps):
+        """So many steps; the ranks beyond sleep."""
+        taken = []
+        for _ in range(steps if self.takes_part else 0):
+            self.meeting.barrier()
+            taken.append(self.step())
+        self.turns.append(taken)
+        self.world.rest()
+
+    def step(self):
+        """One step as in training: (seconds, waited for halos, in norms, for sums of gradients, sums under way, the processor's seconds)."""
+        model, before, begun, busy = self.model, dict(comm.waited), time.perf_counter(), time.process_time()
+        model.parameters.zero_gradients()
+        value = model.forward(self.picture, self.truths, seen=1 << 20)
+        model.backward()
+        halos, norms = (comm.waited[name] - before[name] for name in ('messages', 'sums'))
+        asked = time.perf_counter()
+        model.reduction.wait()
+        self.comm.sum(np.array([value]))
+        sums = time.perf_counter() - asked
+        batch = self.plan.batch
+        model.parameters.step(1e-6 / batch, .9, 5e-4 * batch)
+        return time.perf_counter() - begun, halos, norms, sums, model.reduction.take_times()[0], time.process_time() - busy
+
+    def figures(self):
+        """The Figures of all turns but the first, on rank 0, else None (collective)."""
+        mine = None
+        if self.takes_part:
+            turns = self.turns[1:] or self.turns
+            middle = [median(column) for column in zip(*(step for turn in turns for step in turn))]
+            means = [sum(step[0] for step in turn) / len(turn) for turn in turns]
+            mine = middle, self.model.bytes_moved, self.model.reduction.bytes_sent, operations(self.network, self.plan, self.comm.rank), means
+        gathered = self.world.gather(mine)
+        if gathered is None:
+            return None
+        middles, halos, sums, flops, means = zip(*(g for g in gathered if g))
+        columns, rounds = list(zip(*middles)), tuple(map(max, zip(*means)))
+        if self.plan.ranks == 1:
+            return Figures(*(median(column) for column in columns), (0, 0), max(flops), rounds)
+        return Figures(*(max(column) for column in columns[:-1]), sum(columns[-1]), (max(halos), max(sums)), max(flops), rounds)
+
+
+def contest(world, network, entries, machine, job, seconds, least=1, ready=lambda: None):
+    """{entry: Figures} on rank 0, else None (collective). All take turns A B C A B C … for about so many seconds, at least `least` times, after a first
+    step of each that does not count; ready: called before it."""
+    room = Room(world, network, entries, machine)
+    contestants = [Contestant(world, network, entry, job, room) for entry in entries]
+    ready()
+    for contestant in contestants:
+        contestant.turn(1)
+    begun, turns = time.perf_counter(), 0
+    while world.broadcast(turns < least or time.perf_counter() - begun < seconds):
+        for contestant in contestants:
+            contestant.turn(contestant.steps)
+        turns += 1
+    found = [contestant.figures() for contestant in contestants]
+    del contestants, contestant, room
+    gc.collect()                                    # models hold themselves: without this the next contest's memory comes on top
+    return dict(zip(entries, found)) if world.rank == 0 else None
+
+
+def operations(network, plan, rank):
+    """Floating-point operations of a rank's step: forward, and twice as many for what it differentiates (once where a layer reads the picture)."""
+    layouts, total = plan.layouts(network), 0
+    for group in plan.groups:
+        share = plan.share(network, layouts, group, rank)
+        for index in range(group.start, group.stop):
+            layer = network.layers[index]
+            again = group.recompute and index < group.last
+            total += layer.flops(share.computed.get(index, NOTHING)) * (1 + again)
+            total += layer.flops(share.differentiated.get(index, NOTHING)) * (1 if layer.inputs[0] == PICTURE else 2)
+    return total

@@ -1,0 +1,95 @@
+"""What became of named plans that took turns: rows with predicted beside measured, a table, and a sentence on how far 'auto' is from the best."""
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+from .contest import Entry
+from .plan_table import brief
+
+AUTO = 'auto'
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """A named plan on all ranks. seconds … sent as in contest.Figures; predicted: seconds by the cost model; bytes: of the fullest rank in training, predicted.
+
+    ratio: to the plan `auto`, the median over turns, each beside auto's of the same round, so that a machine that slows down does not favour one;
+    low, high: half of the rounds lie between. same: the name of the plan that it is equal to and was measured with; reason: why there is no such plan
+    (then the figures are None). plan: its groups in a line.
+    """
+    batch: int
+    ranks: int
+    name: str
+    seconds: float = None
+    predicted: float = None
+    ratio: float = None
+    low: float = None
+    high: float = None
+    halos: float = None
+    norms: float = None
+    sums: float = None
+    reductions: float = None
+    processor: float = None
+    sent: tuple = None
+    bytes: int = None
+    rounds: int = None
+    plan: str = ''
+    same: str = ''
+    reason: str = ''
+
+
+def plan_rows(plans, figures):
+    """PlanRows of one batch. plans: {name: Plan or why there is none}, 'auto' among them; figures: {Entry: Figures}."""
+    rows, first, auto = [], {}, figures[Entry(plans[AUTO])]
+    for name, plan in plans.items():
+        if isinstance(plan, str):
+            rows.append(PlanRow(plans[AUTO].batch, plans[AUTO].ranks, name, reason=plan))
+            continue
+        found, like = figures[Entry(plan)], first.setdefault(plan, name)
+        ratios = [mine / other for mine, other in zip(found.rounds, auto.rounds)]
+        low, _, high = quantiles(ratios, n=4, method='inclusive') if len(ratios) > 1 else ratios * 3
+        rows.append(PlanRow(plan.batch, plan.ranks, name, found.seconds, plan.predicted['seconds'], median(ratios), low, high, found.halos, found.norms,
+                            found.sums, found.reductions, found.processor, found.sent, plan.predicted['bytes'], len(ratios), brief(plan),
+                            like if like != name else ''))
+    return rows
+
+
+def verdict(rows):
+    """One sentence on the rows of one batch: the plan that is the best by measurement, and how much longer 'auto' takes."""
+    exist = [row for row in rows if not row.reason]
+    auto = next(row for row in exist if row.name == AUTO)
+    others = [row for row in exist if own_name(row) != own_name(auto)]
+    begin = f'batch {auto.batch}, {auto.ranks} rank{"s" * (auto.ranks > 1)}: of {1 + len(set(map(own_name, others)))} plans '
+    best = min(others, key=lambda row: row.ratio, default=auto)
+    if best.ratio >= 1:
+        return begin + 'auto is the best by measurement' + (f'; the next, {best.name!r}, takes {percent(best.ratio)} longer.' if others else '.')
+    return (begin + f'{best.name!r} is the best by measurement ({1e3 * best.seconds:.1f} ms); auto takes {percent(1 / best.ratio)} longer '
+            f'({percent(1 / best.high)} to {percent(1 / best.low)} in half of {best.rounds} rounds).')
+
+
+def own_name(row):
+    """The name under which a plan was measured."""
+    return row.same or row.name
+
+
+def percent(ratio):
+    return f'{100 * (ratio - 1):.1f} %'
+
+
+def plan_table(rows, link):
+    """A rich table of PlanRows. link: (seconds, bytes a second)."""
+    from rich.table import Table
+    table = Table(title=f'plans taking turns; links {link[1] * 8e-6:.0f} Mbit/s, {1e6 * link[0]:.0f} us', box=None)
+    table.add_column('batch', justify='right')
+    table.add_column('plan', no_wrap=True)
+    for name in ('ms', 'predicted', 'error', 'to auto', 'half the rounds', 'MB halos', 'MB sums', 'wait halos', 'norms', 'sums', 'MiB'):
+        table.add_column(name, justify='right', no_wrap=True)
+    table.add_column('', overflow='fold')
+    for number, row in enumerate(rows):
+        last = number + 1 == len(rows) or rows[number + 1].batch != row.batch
+        cells = [''] * 11
+        if not row.reason:
+            cells = [f'{1e3 * row.seconds:.1f}', f'{1e3 * row.predicted:.1f}', f'{100 * (row.predicted / row.seconds - 1):+.0f} %', f'{row.ratio:.3f}',
+                     f'{row.low:.3f}–{row.high:.3f}', *(f'{nbytes / 1e6:.2f}' for nbytes in row.sent),
+                     *(f'{1e3 * seconds:.1f}' for seconds in (row.halos, row.norms, row.sums)), f'{row.bytes / (1 << 20):.0f}']
+        table.add_row(str(row.batch), row.name, *cells, row.reason or row.same and f'the same as {row.same}', end_section=last)
+    return table
