@@ -3,6 +3,7 @@ from dataclasses import dataclass
 
 from . import kernels
 from .buffers import with_margin
+from .comm import do_nothing
 from .geometry import gradient_box
 from .layers import norm
 from .network import PICTURE
@@ -25,11 +26,11 @@ class Target:
 
 @dataclass
 class Step:
-    """The backward pass of one layer: regions and views."""
+    """The backward pass of one layer: regions and views. pieces: (dz, xs) of parts of the region, for the gradient of weights."""
     region: object
     boxes: tuple
     xs: list
-    dz: object
+    pieces: list
     dz_with_margin: object
     margins: list
     unfinish: object
@@ -37,20 +38,21 @@ class Step:
 
 
 class BackwardPass:
-    """Walks a tape's layers in reverse. `d`: {tensor: Tile of its gradient}; `touched`: tensors whose tile holds something of this step.
+    """Walks a tape's layers in reverse, as `steps` lists them: a pool in one pass with the layer before has none of its own.
 
+    `d`: {tensor: Tile of its gradient}; `touched`: tensors whose tile holds something of this step;
     arrived: tensors that got gradients from other groups (a set that the model keeps); given: gradient tiles that are there already;
-    cut: {layer: (Exchange, Tile)} where copies of an inner gradient are summed.
+    cut: {layer: (Exchange, Tile)} where copies of an inner gradient are summed; twice: take the gradient of the first layer's weights in two pieces.
     """
 
-    def __init__(self, run, share, buffers, arena, tape, arrived, given=None, cut=None):
+    def __init__(self, run, share, buffers, arena, tape, arrived, given=None, cut=None, twice=False):
         self.run, self.share, self.tape, self.arrived, self.cut = run, share, tape, arrived, cut or {}
         self.d = dict(given or {})
         for key in buffers.regions:
             if key[0] == 'd':
                 self.d[key[-1]] = buffers.tile(arena, key)
         self.touched = set()
-        self.pooled = buffers.pooled
+        self.pooled, self.twice = buffers.pooled, twice
         self.steps = {index: self._step(index, buffers, arena) for index in reversed(run.layers) if index not in tape.pooled}
 
     def _step(self, index, buffers, arena):
@@ -78,41 +80,49 @@ class BackwardPass:
             into = buffers.tile(arena, ('add', index, k)).array if adds else view
             origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
             targets.append(Target(source, box, into, view if adds else None, adds or box != self.d[source].region, origin))
-        return Step(region, (region, needs), xs, dz and dz[region], dz and dz[with_margin(layer, region)], margins, unfinish, targets)
+        pieces = []
+        if layer.tensors:
+            for piece in halves(region) if self.twice and index == self.run.plan.start else [region]:
+                pieces.append((dz[piece], [tile and tile[need] for tile, need in zip(tiles, layer.needs(piece))]))
+        return Step(region, (region, needs), xs, pieces, dz and dz[with_margin(layer, region)], margins, unfinish, targets)
 
     def begin(self, touched=()):
         """A new pass, in which `touched` tensors already hold gradients."""
         self.touched = set(touched)
 
-    def unfinish(self, index, settled=False):
-        """The gradient of a layer's z from that of its output; settled: sums over its pixels are taken, or not asked for."""
-        step = self.steps.get(index)                    # None: a pool in one pass with the layer before
-        if not self.run.network.layers[index].is_head and index not in self.pooled:
-            self.complete(index)
-        if step and step.unfinish:
-            step.unfinish.apply() if settled else step.unfinish()
-            for margin in step.margins:
-                margin[...] = 0
+    def unfinish(self, index, settled=False, meanwhile=do_nothing):
+        """The gradient of a layer's z from that of its output; settled: sums over its pixels are taken, or not asked for. meanwhile: called while
+        messages travel, and before anything is written where layers behind may still read."""
+        step = self.steps[index]
+        if not self.run.network.layers[index].is_head:
+            self.complete(self.pooled.get(index, index), meanwhile)
+        if step.unfinish:
+            step.unfinish.apply() if settled else step.unfinish(meanwhile)
+        meanwhile()
+        for margin in step.margins:
+            margin[...] = 0
 
     def sums(self, index):
         """This share's sums for the gradient of a layer's z."""
-        if index not in self.pooled:
-            self.complete(index)
+        self.complete(self.pooled.get(index, index))
         return self.steps[index].unfinish.sums()
 
-    def complete(self, index):
+    def complete(self, index, meanwhile=do_nothing):
         """Bring the gradient of a layer's output together: zero where nobody read it, summed over copies where the pass is cut."""
         if index not in self.touched and index not in self.arrived:
+            meanwhile()
             self.d[index].array[...] = 0
         self.arrived.discard(index)
         if index in self.cut:
             exchange, owned = self.cut[index]
-            exchange.backward(owned, self.d[index])
+            exchange.start_backward(self.d[index])
+            meanwhile()
+            exchange.finish_backward(owned, self.d[index])
 
     def data(self, index):
         """The gradients of a layer's inputs."""
-        layer, state, step = self.run.network.layers[index], self.run.states[index], self.steps.get(index)
-        if step is None or step.region.empty:
+        layer, state, step = self.run.network.layers[index], self.run.states[index], self.steps[index]
+        if step.region.empty:
             return
         state.boxes = step.boxes
         targets = [t for t in step.targets if t]
@@ -129,7 +139,18 @@ class BackwardPass:
                 kernels.add(target.sum, target.into)
             self.touched.add(target.source)
 
-    def weights(self, index):
-        layer, step = self.run.network.layers[index], self.steps.get(index)
-        if layer.tensors and not step.region.empty:
-            layer.backward_weights(step.dz, step.xs, self.run.states[index])
+    def weights(self, index, piece=None):
+        """The gradients of a layer's weights: in all, or of its first piece or its second."""
+        layer, step = self.run.network.layers[index], self.steps[index]
+        if not step.region.empty:
+            for dz, xs in step.pieces if piece is None else step.pieces[piece:piece + 1]:
+                layer.backward_weights(dz, xs, self.run.states[index])
+
+
+def halves(region, rows=4):
+    """A region in two: samples, else whole multiples of rows as Winograd takes them; one where it is too small for two."""
+    axis, unit = (0, 1) if region.shape[0] > 1 else (2, rows)
+    middle = region.lo[axis] + -(-region.shape[axis] // 2 // unit) * unit if not region.empty else 0
+    if region.empty or not region.lo[axis] < middle < region.hi[axis]:
+        return [region]
+    return [region.replace(axis, region.lo[axis], middle), region.replace(axis, middle, region.hi[axis])]

@@ -5,6 +5,7 @@ What the rest of the program uses: rank, size, host, small sums over ranks, smal
 import os
 import socket
 import time
+from functools import partial
 
 from .errors import LauncherError
 from .waiting import Messages, cores, exact_pauses, until, waited
@@ -51,6 +52,10 @@ def _python():
     return sys.executable
 
 
+def do_nothing():
+    """There is nothing to wait for."""
+
+
 class Alone:
     """One rank without MPI: every sum is its own term, nobody to talk to."""
     rank, size, in_order = 0, 1, False
@@ -60,6 +65,9 @@ class Alone:
 
     def sum(self, array):
         return array
+
+    def begin_sum(self, array):
+        return do_nothing
 
     def broadcast(self, value, root=0):
         return value
@@ -135,16 +143,31 @@ class World:
     def sum(self, array):
         """Add `array` over all ranks, in place."""
         if self.size > 1:
-            if self.in_order or self.patient and array.nbytes <= DIRECT and self.size <= FEW:
-                self._small_sum(array.shape, array.dtype)(array)
-                return array
-            begun = time.perf_counter()
-            if self.patient:
-                until(self.comm.Iallreduce(self.mpi.IN_PLACE, array).Test)
+            if self.patient or self.in_order:
+                self.begin_sum(array)()
             else:
+                begun = time.perf_counter()
                 self.comm.Allreduce(self.mpi.IN_PLACE, array)
-            waited['sums'] += time.perf_counter() - begun
+                waited['sums'] += time.perf_counter() - begun
         return array
+
+    def begin_sum(self, array):
+        """Start to add `array` over all ranks, in place; returns a function that waits for the total. One sum at a time for each shape."""
+        if self.size == 1:
+            return do_nothing
+        if self.in_order or self.patient and array.nbytes <= DIRECT and self.size <= FEW:
+            small = self._small_sum(array.shape, array.dtype)
+            small.start(array)
+            return partial(small.finish, array)
+        return partial(self._finish, self.comm.Iallreduce(self.mpi.IN_PLACE, array))
+
+    def _finish(self, request):
+        begun = time.perf_counter()
+        if self.patient:
+            until(request.Test)
+        else:
+            request.Wait()
+        waited['sums'] += time.perf_counter() - begun
 
     def _small_sum(self, shape, dtype):
         if (shape, dtype) not in self._small_sums:

@@ -40,6 +40,11 @@ class Class:
             return -(-rows // m) * m * (-(-columns // m) * m)
         return rows * np.maximum(columns, NARROW * (np.asarray(columns) > 0)) if self.filters else rows * columns
 
+    @property
+    def tiled_gradient(self):
+        """Whether a kernel takes the gradient of the input in tiles of its own: its cost follows from the input's pixels."""
+        return self.algorithm.startswith('winograd')
+
     def weight(self, pass_):
         """Relative cost of an output pixel: multiplications, or channels moved."""
         blocks = -(-self.outputs // BLOCK) * BLOCK

@@ -2,6 +2,8 @@
 
 The constructor builds every view; forward and backward only walk them.
 """
+from functools import partial
+
 import numpy as np
 
 from .backward import BackwardPass
@@ -37,8 +39,13 @@ class GroupRun:
             again = {s: self.tiles[s] for s in self.buffers.sources}
             tape = Tape(self, self.share, self.buffers, arena, 1, again, lazy=True) if self.plan.recompute else self.tape
             cut = {index: self.cut_at(index, layouts, shares, arena) for index in self.plan.cuts}
-            self.back = BackwardPass(self, self.share, self.buffers, arena, tape, self.model.arrived, self.direct(), cut)
+            self.back = BackwardPass(self, self.share, self.buffers, arena, tape, self.model.arrived, self.direct(), cut, self.waits_twice())
             self.d = self.back.d
+
+    def waits_twice(self):
+        """Whether gradients return to another host, after which the layer before asks for sums."""
+        return any(self.model.overlaps(peer) for source, exchange in self.returns.items() if source not in self.buffers.direct
+                   for peer, _ in exchange.receives + exchange.sends)
 
     def aliases(self):
         """Inputs that are read where another group wrote them."""
@@ -72,7 +79,18 @@ class GroupRun:
             for lo_side in (True, False):
                 while not box.empty and not self.available(first, box, axis, lo_side):
                     box = box.replace(axis, box.lo[axis] + lo_side, box.hi[axis] - (not lo_side))
+        box = self.aligned(box)
         return NOTHING if box.empty or not self.available(first, box) else box
+
+    def aligned(self, box):
+        """The part of a core whose edges are those of the tiles that Winograd takes of the whole: else what is taken in pieces is more than the whole."""
+        first = self.plan.start
+        tile, whole = tile_of(self.states[first]), self.share.computed[first]
+        for axis in (2, 3):
+            lo, hi, begin = box.lo[axis], box.hi[axis], whole.lo[axis]
+            lo = begin - (begin - lo) // tile * tile
+            box = box.replace(axis, lo, hi if hi == whole.hi[axis] else max(lo, begin + (hi - begin) // tile * tile))
+        return box
 
     def available(self, index, box, axis=None, lo_side=True):
         """Whether what `box` reads is owned here (or padding), on one side of one axis or on all."""
@@ -88,8 +106,12 @@ class GroupRun:
     def boxes(self, index, computed, turn):
         """How a layer's computed region is taken: whole, or core and rims where halos are under way."""
         if index == self.plan.start and turn == 0 and not self.core.empty:
-            return bands(self.core) + computed.minus(self.core)
+            return self.bands() + computed.minus(self.core)
         return [computed]
+
+    def bands(self):
+        """The core in a few bands of rows, so that messages can progress between them."""
+        return bands(self.core, tile_of(self.states[self.plan.start])) if not self.core.empty else []
 
     def start_inputs(self, picture):
         """Send for the halos of inputs, and take this group's part of the picture's Tile."""
@@ -113,7 +135,7 @@ class GroupRun:
         """picture: the Tile of the mini-batch's part that this rank reads."""
         tape, first = self.tape, self.plan.start
         self.start_inputs(picture)
-        ready = len(bands(self.core)) if not self.core.empty else 0
+        ready = len(self.bands())
         for use in tape.uses[first][:ready]:
             tape.compute(first, [use])
             for exchange in self.exchanges.values():
@@ -148,20 +170,22 @@ class GroupRun:
                         self.model.half_halos)
 
     def backward(self):
-        back = self.back
+        """Gradients of weights are taken while sums of batch norm and messages travel, those of the first layer in two pieces where both follow."""
+        back, model, start = self.back, self.model, self.plan.start
         if self.plan.recompute:
+            model.catch_up()
             back.tape.forward()
         back.begin()
-        for index in reversed(self.layers):
-            back.unfinish(index)
+        for index in back.steps:
+            back.unfinish(index, meanwhile=model.catch_up)
             back.data(index)
-            if index == self.plan.start:
-                self.send_gradients(back.touched)
-            back.weights(index)
-            if index == self.plan.start:
-                self.receive_gradients()
-                self.model.arrived.update(back.touched.intersection(self.buffers.direct))
-            self.model.differentiated(index)
+            if index > start:
+                model.later(index, partial(back.weights, index))
+        self.send_gradients(back.touched)
+        back.weights(start, 0)
+        self.receive_gradients()
+        model.arrived.update(back.touched.intersection(self.buffers.direct))
+        model.later(start, partial(back.weights, start, 1))
 
     def send_gradients(self, touched):
         for source, exchange in self.returns.items():
@@ -177,9 +201,14 @@ class GroupRun:
                 self.model.receive_gradient(source, exchange, self.d[source])
 
 
-def bands(box, count=3):
-    """The box in a few bands of rows, so that messages can progress between them."""
-    rows = box.hi[2] - box.lo[2]
-    edges = [box.lo[2] + rows * i // count for i in range(count + 1)]
-    return [box.replace(2, a, b) for a, b in zip(edges, edges[1:]) if a < b]
+def tile_of(state):
+    """Output rows, and columns, that a layer's forward kernel takes at a time."""
+    algorithm = state.algorithm.get('forward', {}).get('algorithm', '')
+    return int(algorithm[-1]) if algorithm.startswith('winograd') else 1
 
+
+def bands(box, tile=1, count=3):
+    """The box in a few bands of rows, whole tiles each but the last."""
+    rows = -(-(box.hi[2] - box.lo[2]) // tile)
+    edges = [min(box.hi[2], box.lo[2] + rows * i // count * tile) for i in range(count)] + [box.hi[2]]
+    return [box.replace(2, a, b) for a, b in zip(edges, edges[1:]) if a < b]

@@ -7,12 +7,12 @@ from math import prod
 import numpy as np
 
 from .buffers import Needs, follower
-from .extents import cells, lengths, most
+from .extents import cells, clip, lengths, most
 from .network import PICTURE
 
 ITEM = 4                    # bytes of a number
+HIDDEN, SHOWN = 0.8, 0.1    # of a layer's time that messages can hide behind; of a message's time that never hides
 AGAIN = 2 / 3               # of a layer's finish: the moments are known
-BACKWARD = 'unfinish', 'backward_data', 'backward_weights'
 SUMMED = 'forward', 'backward', 'norm_sums', 'again', 'weights', 'sums', 'held', 'tape'
 
 
@@ -51,12 +51,9 @@ class LayerCosts:
         found = {'forward': self.slowest(self.passes(layer, forward, ('forward', 'finish')) + self.machine.call)}
         found['held'], ranks = self.held_weights(extents, layer)
         if self.training:
-            first = all(source == PICTURE for source in layer.inputs)
             back = self.sides(extents.differentiated[index])
-            passes = self.passes(layer, back, BACKWARD if not first else ('unfinish', 'backward_weights'))
+            passes = self.passes(layer, back, ('unfinish', 'backward_weights')) + self.gradients(layer, extents, back)
             found['backward'] = self.slowest(passes + 2 * self.machine.call + self.additions(layer, extents))
-            if layer.normalize and not self.frozen and self.ranks > 1:
-                found['norm_sums'] = 2 * self.machine.sum_seconds(layer.out_shape[0] * 16)
             found['again'] = self.again(layer, extents, forward, wanted)
             if layer.tensors:
                 found['weights'] = self.update(found['held'])
@@ -71,7 +68,25 @@ class LayerCosts:
             found['ahead'] = self.passes(layer, typical, ('forward', 'finish'))[:, 0] * self.pace.mean()
             if layer.tensors and self.training:
                 found['behind'] = self.passes(layer, typical, ('backward_weights',))[:, 0] * self.pace.mean()
+        if self.training and layer.normalize and not self.frozen and self.ranks > 1:
+            found['norm_sums'] = self.norm_sums(layer, found.get('behind', 0.0))
         return found
+
+    def norm_sums(self, layer, behind):
+        """Seconds of batch norm's sums, forward and backward. The latter travel while gradients of weights are taken, of the layer after: about as long as
+        those of this one, `behind`."""
+        each = self.machine.sum_seconds(layer.out_shape[0] * 16)
+        return each + np.maximum(SHOWN * each, each - HIDDEN * behind)
+
+    def gradients(self, layer, extents, sides, sides_of=None):
+        """Seconds for the gradients of a layer's inputs. sides: of what it differentiates; sides_of(boxes): how they were taken from its boxes."""
+        if all(source == PICTURE for source in layer.inputs):
+            return 0.0
+        curve = self.curve(layer, 'backward_data')
+        if layer.is_head or curve is None or not curve.layer.tiled_gradient:
+            return self.passes(layer, sides, ('backward_data',))
+        _, _, h, w = (sides_of or self.sides)(clip(extents.reads_back[layer.index, 0], self.network.tensor_shape(layer.inputs[0], extents.batch)))
+        return curve(sides[0] * curve.layer.pixels(h, w)) * (sides[1] / layer.out_shape[0])
 
     def pooled(self, extents, layer, pool, found):
         """{part: arrays (rows,)} that are spared, negative, where norm, activation and pool are one pass. It stands with the layer, so that groups which

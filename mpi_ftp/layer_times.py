@@ -82,11 +82,19 @@ def times(network, ranks=1, batch=1, seconds=2.0, room=ROOM, progress=lambda sha
             sizes = sample_sizes(network, layer, ranks, batch, room)
             for size in sizes if spent < seconds else sizes[1:] if spent < 2 * seconds else sizes[-1:]:      # something of every class
                 for pass_, took in bench.run(*size).items():
-                    found.setdefault((kind, pass_, size[0] * int(kind.pixels(*size[1:]))), []).append(took)
+                    sides = gradient_sides(layer, *size[1:]) if pass_ == 'backward_data' else size[1:]
+                    found.setdefault((kind, pass_, size[0] * int(kind.pixels(*sides))), []).append(took)
     curves = {}
     for (kind, pass_, pixels), samples in sorted(found.items(), key=lambda item: item[0][2]):
         curves.setdefault((kind, pass_), []).append((pixels, typical(samples)))
     return [Curve(kind, pass_, *map(tuple, zip(*points))) for (kind, pass_), points in curves.items()]
+
+
+def gradient_sides(layer, rows, columns):
+    """Rows and columns by which the gradient of a layer's input counts, for a tile of so many output rows and columns."""
+    if not class_of(layer).tiled_gradient:
+        return rows, columns
+    return layer.needs(Region.whole((1, layer.out_shape[0], rows, columns)))[0].shape[2:]
 
 
 def typical(samples):
@@ -144,7 +152,7 @@ class Bench:
         if 'variance' in weights:
             weights['variance'] = np.abs(weights['variance']) + 1
         self.state = State(True, (0, filters), (-(-filters // BLOCK), BLOCK), np.dtype(np.float32), weights, grads, True, True,
-                           lambda sums: sums, 1, algorithm=algorithms(layer, np.float32))
+                           lambda sums: sums, lambda sums: lambda: None, 1, algorithm=algorithms(layer, np.float32))
 
     def cool(self):
         """Use the caches for something else."""

@@ -8,10 +8,8 @@ import numpy as np
 
 from .buffers import sources_of
 from .extents import cells, clip, lengths, product
-from .layer_cost import ITEM
+from .layer_cost import HIDDEN, ITEM, SHOWN
 from .network import PICTURE
-
-HIDDEN, SHOWN = 0.8, 0.1    # of a layer's time that messages can hide behind; of a message's time that never hides
 
 
 class MessageCosts:

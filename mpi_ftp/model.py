@@ -37,7 +37,7 @@ class Model:
         self.half_halos = halos == 'half'
         self.layouts = plan.layouts(network)
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
-        self.tag, self.seeds, self.arrived, self.outputs, self.watched = 0, {}, set(), {}, None
+        self.tag, self.seeds, self.arrived, self.outputs, self.watched, self.pending = 0, {}, set(), {}, None, None
         self.parameters = parameters or self._parameters(paged)
         if training:
             self.reduction = Reduction(self.parameters.grads, self.parameters.buckets, deterministic, gradients == 'half')
@@ -78,7 +78,7 @@ class Model:
         weights = self.parameters.weights(index) if index in self.parameters.channels else {}
         comm = self.parameters.comms.get(index)
         return State(present, channels, (-(-(channels[1] - channels[0]) // BLOCK), BLOCK), self.dtype, weights, grads, self.training, live,
-                     comm.sum if comm else None, self.plan.batch * shape[1] * shape[2], algorithm=algorithms(layer, self.dtype))
+                     comm.sum if comm else None, comm.begin_sum if comm else None, self.plan.batch * shape[1] * shape[2], algorithm=algorithms(layer, self.dtype))
 
     def next_tag(self):
         self.tag += 1
@@ -135,6 +135,20 @@ class Model:
         for name, number in stats.items():
             self.stats[name] = self.stats.get(name, 0.0) + number
 
+    def later(self, index, work):
+        """Gradients of weights, which nobody waits for: taken while messages travel. One at a time; its tiles last until the next layer's gradient is written."""
+        self.catch_up()
+        self.pending = index, work
+        if self.comm.size == 1:
+            self.catch_up()
+
+    def catch_up(self):
+        """Do what waits to be done."""
+        if self.pending:
+            (index, work), self.pending = self.pending, None
+            work()
+            self.differentiated(index)
+
     def differentiated(self, index):
         """A layer's gradients are complete: begin sums that wait for it, let those under way progress."""
         if self.reducing:
@@ -169,6 +183,7 @@ class Model:
         self.arrived.clear()
         for group in reversed(self.groups):
             group.backward()
+        self.catch_up()
 
     def first_not_finite(self, picture, truths):
         """The first layer with an output on this rank that is not finite; the number of layers if there is none. Runs forward (collective)."""

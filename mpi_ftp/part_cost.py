@@ -9,7 +9,6 @@ import numpy as np
 from .buffers import Needs
 from .extents import Extents, cells, lengths, most
 from .layer_cost import AGAIN, ITEM, working_set
-from .network import PICTURE
 from .region import balanced
 
 
@@ -63,8 +62,7 @@ class PartCosts:
         found = {'z': self.slowest(costs.passes(layer, forward, ('forward',)) + call), 'y': self.slowest(costs.passes(layer, forward, ('finish',)))}
         if costs.training:
             back = self.sides(extents.differentiated[layer.index])
-            first = all(source == PICTURE for source in layer.inputs)
-            found['gradient'] = self.slowest(costs.passes(layer, back, ('unfinish',) if first else ('unfinish', 'backward_data')) + 2 * call)
+            found['gradient'] = self.slowest(costs.passes(layer, back, ('unfinish',)) + costs.gradients(layer, extents, back, self.sides) + 2 * call)
             found['filters'] = self.slowest(costs.passes(layer, back, ('backward_weights',)))
             kept = any(Needs.input_again(self.network.layers[r]) for r in self.network.readers[layer.index]) + Needs.z_again(layer)
             found['tape'] = kept * ITEM * prod(most(extents.computed[layer.index]))

@@ -62,6 +62,7 @@ class PartedRun(GroupRun):
             part.tape.forward(after=after)
 
     def backward(self):
+        self.model.catch_up()
         for index in self.buffers.exports:
             if index not in self.model.arrived:
                 self.d[index].array[...] = 0
@@ -75,7 +76,7 @@ class PartedRun(GroupRun):
             self.d[source].array[...] = 0
         for part in self.parts:
             part.begin_backward()
-            for index in reversed(self.layers):
+            for index in part.back.steps:
                 part.back.unfinish(index, settled=index in self.live)
                 part.back.data(index)
                 part.back.weights(index)
@@ -89,7 +90,7 @@ class PartedRun(GroupRun):
     def sums_of(self, part, live):
         """A part's share of what corrects the gradient of a live layer's z. Gradients of inputs and weights wait for the last walk."""
         part.begin_backward()
-        for index in reversed(range(live + 1, self.plan.stop)):
+        for index in (index for index in part.back.steps if index > live):
             part.back.unfinish(index, settled=True)
             part.back.data(index)
         return part.back.sums(live)

@@ -15,10 +15,13 @@ class SmallSum:
         self.terms, self.mine = np.empty((comm.size,) + shape, dtype), comm.rank
         self.messages = comm.messages([(peer, self.terms[comm.rank]) for peer in others], [(peer, self.terms[peer]) for peer in others], TAG)
 
-    def __call__(self, array):
-        """array = the sum of all ranks' arrays."""
+    def start(self, array):
+        """Send an array; `finish` must follow before the next one."""
         self.terms[self.mine] = array
         self.messages.start()
+
+    def finish(self, array):
+        """array = the sum of all ranks' arrays."""
         self.messages.wait(kind='sums')
         array[...] = self.terms[0]
         for term in self.terms[1:]:

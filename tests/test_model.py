@@ -6,9 +6,11 @@ import pytest
 from core import NETWORKS, compare_with_one_rank, conv, make_network, picture, run
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp.backward import halves
+from mpi_ftp.group import bands
 from mpi_ftp.model import Model
 from mpi_ftp.plan import GroupPlan, Plan, by_hand, per_layer
-from mpi_ftp.region import balanced
+from mpi_ftp.region import NOTHING, Region, balanced
 
 GRIDS = {1: (1, 1), 2: (1, 2), 3: (3, 1), 4: (2, 2), 5: (2, 2), 6: (2, 3)}
 GROUPINGS = {'per layer': lambda net: per_layer(net), 'fused': lambda net: [0], 'by hand': lambda net: [0, 3, 6]}
@@ -103,6 +105,25 @@ def test_overlap_changes_nothing_but_order(tmp_path):
     assert any(not g.core.empty for g in with_overlap[2].groups) and all(g.core.empty for g in without[2].groups)
     for key, rows in with_overlap[1].items():
         np.testing.assert_allclose(rows, without[1][key], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.mpi(4)
+def test_a_core_keeps_to_the_tiles_of_the_whole(tmp_path):
+    """With Winograd kernels the first layer of a group gives the same bits in pieces as in one."""
+    comm = comm_module.world()
+    text = '[convolutional]\nbatch_normalize=1\nfilters=32\nsize=3\nstride=1\npad=1\nactivation=leaky\n'
+    network = make_network(tmp_path, text * 2 + '[region]\nanchors=1,1\nnum=1\nclasses=27\n', 60, 70, name=f'{comm.rank}.cfg')
+    plan = by_hand(network, comm.size, 1, (2, 2), per_layer(network))
+    (first, _, model), (again, _, _) = (run(network, plan, comm, np.float32, steps=1, overlap=o) for o in ('always', False))
+    assert any(len(g.bands()) > 1 for g in model.groups) and first == again
+
+
+def test_bands_and_halves_are_whole_tiles():
+    box = Region((0, 0, 3, 0), (1, 8, 25, 9))
+    assert [b.shape[2] for b in bands(box, 4)] == [8, 8, 6] and [b.shape[2] for b in bands(box)] == [7, 7, 8]
+    assert [b.shape[2] for b in bands(box.replace(2, 3, 8), 4)] == [4, 1]
+    assert [b.shape[2] for b in halves(box)] == [12, 10] and halves(box.replace(2, 3, 7)) == [box.replace(2, 3, 7)]
+    assert [b.shape[0] for b in halves(box.replace(0, 0, 3))] == [2, 1] and halves(NOTHING) == [NOTHING]
 
 
 @pytest.mark.mpi(2, 4)

@@ -59,8 +59,8 @@ class State:
 
     present: whether this rank computes any channel of the layer; channels: which, [first, last); coefficients: blocked shape of one number for each of them;
     weights, grads: name -> blocked array; live: batch norm takes its moments from the batch, else from the running statistics;
-    reduce(sums): adds an array over all ranks that compute these channels, in place; pixels: N*H*W of the whole output;
-    boxes: (output box, boxes it reads) of the call at hand; key: of this iteration's random numbers;
+    reduce(sums): adds an array over all ranks that compute these channels, in place; begin_reduce(sums) only starts to and
+    returns a function that waits; pixels: N*H*W of the whole output; boxes: (output box, boxes it reads) of the call at hand; key: of this iteration's random numbers;
     algorithm: pass -> options of the convolution kernel.
     """
     present: bool
@@ -72,6 +72,7 @@ class State:
     training: bool = False
     live: bool = False
     reduce: object = None
+    begin_reduce: object = None
     pixels: int = 0
     key: int = 0
     boxes: tuple = ()

@@ -130,7 +130,7 @@ class Unfinish:
     def __init__(self, layer, state, dz, dy, z, region, owned, pool=1):
         self.layer, self.state, self.pool = layer, state, pool
         z = dy if z is None else z              # linear without norm: z does not matter and was not kept
-        self.corrected = layer.normalize and state.live
+        self.corrected, self.under_way = layer.normalize and state.live, None
         boxes = [(owned, True)] + [(box, False) for box in region.minus(owned)] if self.corrected else [(region, False)]
         self.total, self.parts, self.whole = np.zeros((2,) + state.coefficients), [], None
         if state.present:
@@ -144,8 +144,12 @@ class Unfinish:
                 self.whole = (part, dy[shrunk(region, pool)], z[region], *(saved[name][part] for name in ('scale', 'shift', 'mean', 'istd')))
         self.options = (layer.activation,) + (pool,) * (pool > 1)
 
-    def __call__(self):
-        self.settle(self.sums())
+    def __call__(self, meanwhile=None):
+        """meanwhile: called while the sums travel."""
+        self.begin(self.sums())
+        if meanwhile:
+            meanwhile()
+        self.finish()
         self.apply()
 
     def sums(self):
@@ -158,14 +162,25 @@ class Unfinish:
 
     def settle(self, sums):
         """Gradients of gamma and beta; with live moments, what every owned pixel's dz is corrected by."""
-        state, saved = self.state, self.state.saved
+        self.begin(sums)
+        self.finish()
+
+    def begin(self, sums):
+        """Take the gradients of gamma and beta, and send this rank's sums."""
+        state = self.state
         if not state.present:
             return
         for name, total in (('bias', sums[0]), ('scale', sums[1])):
             if name in state.grads:
                 state.grads[name] += total
         if self.corrected:
-            state.reduce(sums)
+            self.under_way = sums, state.begin_reduce(sums)
+
+    def finish(self):
+        """Wait for the sums of all ranks."""
+        if self.under_way:
+            (sums, wait), self.under_way, state, saved = self.under_way, None, self.state, self.state.saved
+            wait()
             kernels.correct_moments(saved['slope'], saved['level'], sums, saved['scale'], saved['istd'], saved['mean'], state.pixels)
 
     def apply(self):
