@@ -34,28 +34,23 @@ def forget_peak():
 
 
 def trim():
-    """Give back to the system what was freed (glibc keeps it otherwise)."""
+    """Give back to the system what was freed (glibc keeps it otherwise), and the code of libraries, such as a compiler's that has done its work: what
+    is called again is read from its file, or from the system's cache of it, page by page."""
     import ctypes
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
+        for first, last in unwritten(Path('/proc/self/smaps').read_text()):
+            library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), 4)           # MADV_DONTNEED
 
 
-def leave_library(name):
-    """Let go of a shared library's code, unless some of it was written to: the system reads it from its file again when it is called."""
-    import ctypes
-    with suppress(OSError, AttributeError):
-        madvise = ctypes.CDLL(None).madvise
-        for first, last in unwritten(Path('/proc/self/smaps').read_text(), name):
-            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), 4)           # MADV_DONTNEED
-
-
-def unwritten(smaps, name):
-    """[(first, last)] addresses of a library's parts that no process may write to and this one has never changed, of the text of /proc/PID/smaps."""
+def unwritten(smaps):
+    """[(first, last)] addresses of those parts of shared libraries that may not be written to and never were, of the text of /proc/PID/smaps."""
     found, part = [], None
     for line in smaps.splitlines():
         head, *rest = line.split()
         if not head.endswith(':'):
-            part = tuple(int(end, 16) for end in head.split('-')) if rest[0] in ('r-xp', 'r--p') and name in line else None
+            part = tuple(int(end, 16) for end in head.split('-')) if rest[0] in ('r-xp', 'r--p') and '.so' in rest[-1] else None
         elif part and head == 'Anonymous:' and rest[0] == '0':          # counts pages that were changed
             found.append(part)
     return found

@@ -6,7 +6,7 @@ import numpy as np
 from . import kernels
 from .convert_weights import open_weights
 from .errors import DataError
-from .limits import leave_library
+from .limits import trim
 from .loader import Loader
 from .loss import RegionLoss, SoftmaxLoss, YoloLoss, prepare
 from .pictures import Pictures
@@ -30,7 +30,7 @@ def load_kernels(world, job, losses):
             kernels.load(dtype)
             prepare(list(losses.values()), dtype)
         host.barrier()
-    leave_library('libllvmlite')             # the compiler has done its work
+    trim()
     kernels.set_threads(int(os.environ.get('NUMBA_NUM_THREADS', 1)), host.size)
     kernels.set_winograd(job.winograd)
 

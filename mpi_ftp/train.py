@@ -14,7 +14,7 @@ from .draw import plot_training
 from .errors import CfgError, Diverged
 from .evaluate import evaluate
 from .job import add_arguments, from_arguments
-from .limits import peak
+from .limits import peak, trim
 from .loss import summary
 from .model import Model
 from .network import read_network
@@ -227,6 +227,7 @@ class Trainer:
         model = Model(self.network, plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
         result = evaluate(world, model, self.job.data, self.job.val_split, self.job.reader)
         model.arena.release()
+        trim()
         if world.rank:
             return {}
         self.show(result.table(f'{self.job.val_split} after iteration {self.iteration}'))
@@ -262,6 +263,7 @@ class Trainer:
         save_weights(getattr(folder, 'weights', None), self.world, parameters, self.seen)
         if self.world.rank == 0 and self.iteration:
             plot_training(folder.path / 'training.png', folder.path / 'metrics.csv', self.job.cfg.stem)
+        trim()
         self.world.barrier()
 
     def summarise(self, times):
