@@ -124,23 +124,28 @@ class Contestant:
         return Figures(*(max(column) for column in columns[:-1]), sum(columns[-1]), (max(halos), max(sums)), max(flops), rounds)
 
 
-def contest(world, network, entries, machine, job, seconds, least=1, ready=lambda: None):
+def contest(world, network, entries, machine, job, seconds, least=1, ready=lambda: None, final=None):
     """{entry: Figures} on rank 0, else None (collective). All take turns A B C A B C … for about so many seconds, at least `least` times, after a first
-    step of each that does not count; ready: called before it."""
+    step of each that does not count; ready: called before it; final: a function of what was found when half of the time is over, on rank 0: the entries
+    that go on."""
     room = Room(world, network, entries, machine)
-    contestants = [Contestant(world, network, entry, job, room) for entry in entries]
+    contestants = {entry: Contestant(world, network, entry, job, room) for entry in entries}
     ready()
-    for contestant in contestants:
+    for contestant in contestants.values():
         contestant.turn(1)
-    begun, turns = time.perf_counter(), 0
-    while world.broadcast(turns < least or time.perf_counter() - begun < seconds):
-        for contestant in contestants:
-            contestant.turn(contestant.steps)
-        turns += 1
-    found = [contestant.figures() for contestant in contestants]
+    begun, going = time.perf_counter(), entries
+    for share in (.5, 1) if final else (1,):
+        turns = 0
+        while world.broadcast(turns < least or time.perf_counter() - begun < share * seconds):
+            for entry in going:
+                contestants[entry].turn(contestants[entry].steps)
+            turns += 1
+        found = {entry: contestant.figures() for entry, contestant in contestants.items()}
+        if share < 1:
+            going = world.broadcast(final(found) if world.rank == 0 else None)
     del contestants, contestant, room
     gc.collect()                                    # models hold themselves: without this the next contest's memory comes on top
-    return dict(zip(entries, found)) if world.rank == 0 else None
+    return found if world.rank == 0 else None
 
 
 def operations(network, plan, rank):

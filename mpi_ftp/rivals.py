@@ -53,12 +53,18 @@ def plan_rows(plans, figures):
     return rows
 
 
+def finalists(plans, figures, count):
+    """The entries of 'auto' and of the best others, `count` in all. plans, figures: as for plan_rows."""
+    rows = sorted((row for row in plan_rows(plans, figures) if not row.reason), key=lambda row: (row.name != AUTO, row.ratio))
+    return list(dict.fromkeys(Entry(plans[row.name]) for row in rows))[:count]
+
+
 def verdict(rows):
-    """One sentence on the rows of one batch: the plan that is the best by measurement, and how much longer 'auto' takes."""
+    """One sentence on the rows of one batch: the plan that is the best by measurement, of those that went on to the end, and how much longer 'auto' takes."""
     exist = [row for row in rows if not row.reason]
     auto = next(row for row in exist if row.name == AUTO)
-    others = [row for row in exist if own_name(row) != own_name(auto)]
-    begin = f'batch {auto.batch}, {auto.ranks} rank{"s" * (auto.ranks > 1)}: of {1 + len(set(map(own_name, others)))} plans '
+    others = [row for row in exist if own_name(row) != own_name(auto) and row.rounds == auto.rounds]
+    begin = f'batch {auto.batch}, {auto.ranks} rank{"s" * (auto.ranks > 1)}: of {len(set(map(own_name, exist)))} plans '
     best = min(others, key=lambda row: row.ratio, default=auto)
     if best.ratio >= 1:
         return begin + 'auto is the best by measurement' + (f'; the next, {best.name!r}, takes {percent(best.ratio)} longer.' if others else '.')
@@ -81,15 +87,15 @@ def plan_table(rows, link):
     table = Table(title=f'plans taking turns; links {link[1] * 8e-6:.0f} Mbit/s, {1e6 * link[0]:.0f} us', box=None)
     table.add_column('batch', justify='right')
     table.add_column('plan', no_wrap=True)
-    for name in ('ms', 'predicted', 'error', 'to auto', 'half the rounds', 'MB halos', 'MB sums', 'wait halos', 'norms', 'sums', 'MiB'):
+    for name in ('ms', 'predicted', 'error', 'to auto', 'half the rounds', 'rounds', 'MB halos', 'MB sums', 'wait halos', 'norms', 'sums', 'MiB'):
         table.add_column(name, justify='right', no_wrap=True)
     table.add_column('', overflow='fold')
     for number, row in enumerate(rows):
         last = number + 1 == len(rows) or rows[number + 1].batch != row.batch
-        cells = [''] * 11
+        cells = [''] * 12
         if not row.reason:
             cells = [f'{1e3 * row.seconds:.1f}', f'{1e3 * row.predicted:.1f}', f'{100 * (row.predicted / row.seconds - 1):+.0f} %', f'{row.ratio:.3f}',
-                     f'{row.low:.3f}–{row.high:.3f}', *(f'{nbytes / 1e6:.2f}' for nbytes in row.sent),
+                     f'{row.low:.3f}–{row.high:.3f}', str(row.rounds), *(f'{nbytes / 1e6:.2f}' for nbytes in row.sent),
                      *(f'{1e3 * seconds:.1f}' for seconds in (row.halos, row.norms, row.sums)), f'{row.bytes / (1 << 20):.0f}']
         table.add_row(str(row.batch), row.name, *cells, row.reason or row.same and f'the same as {row.same}', end_section=last)
     return table

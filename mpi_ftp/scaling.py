@@ -31,6 +31,7 @@ def add_arguments(parser):
     parser.add_argument('--plans', metavar='A,B', help='plans on all ranks that take turns, in the words of `plan --compare` and grids, e.g. '
                         '"samples,tail,spatial 0/4/8,2x3 per-layer"; auto is always among them')
     parser.add_argument('--sweep', action='store_true', help='plans that a manual search would try take turns: grids times groups, and auto')
+    parser.add_argument('--finalists', metavar='N', type=int, help='when half of the time is over only auto and the best others go on, so many plans in all')
     parser.add_argument('--side', metavar='N', type=int, help='height and width of the picture (default: as in the .cfg)')
     parser.add_argument('--seconds', metavar='S', type=float, default=10.0, help=f'time for the steps of each batch (default: 10; plans take at least {ROUNDS} turns)')
     parser.add_argument('--busy', action='store_true', help='time the steps of one rank while every other takes such steps for itself: for hosts that are '
@@ -64,7 +65,11 @@ def run(args):
             if world.rank == 0:
                 print(f'batch {batch}: plans are made', flush=True)
 
-        figures = contest(world, network, list(dict.fromkeys(entries + rivalling)), machine, job, args.seconds, ROUNDS if rivalling else 1, ready)
+        def final(figures, by_name=by_name, entries=entries):
+            return list(dict.fromkeys(entries + rivals.finalists(by_name, figures, args.finalists)))
+
+        figures = contest(world, network, list(dict.fromkeys(entries + rivalling)), machine, job, args.seconds, ROUNDS if rivalling else 1, ready,
+                          final if args.finalists else None)
         if world.rank == 0:
             rows += count_rows(batch, entries, figures, machine) if entries else []
             plans += rivals.plan_rows(by_name, figures) if by_name else []
@@ -78,8 +83,10 @@ def asked(args, size):
     for name in names:
         manual.alternative(name)                    # what is misspelt is told before anything is measured
     some = bool(names or args.sweep)
-    if args.png and not some:
-        raise UsageError('scaling: --png draws plans: give --plans or --sweep as well')
+    if (args.png or args.finalists) and not some:
+        raise UsageError('scaling: --png and --finalists are for plans: give --plans or --sweep as well')
+    if args.finalists is not None and args.finalists < 2:
+        raise UsageError(f'scaling: --finalists {args.finalists}: expected at least 2, auto and the best of the others')
     if args.busy and some and not args.counts:
         raise UsageError('scaling: --busy is for steps of one rank, which --plans and --sweep leave out: give --counts as well')
     if some and not args.counts:

@@ -21,7 +21,7 @@ from mpi_ftp.network import PICTURE
 from mpi_ftp.plan import by_hand
 from mpi_ftp.plan_table import brief
 from mpi_ftp.region import Region
-from mpi_ftp.rivals import plan_rows, verdict
+from mpi_ftp.rivals import finalists, plan_rows, verdict
 from mpi_ftp.rivals_picture import draw_rivals
 from mpi_ftp.scaling import Row
 
@@ -79,6 +79,8 @@ def test_rows_of_plans_and_who_is_best(tmp_path):
     assert again.ratio == pytest.approx(.75) and again.low == pytest.approx(.625) and again.rounds == 3      # each beside auto's of the same round
     assert "of 2 plans 'again' is the best" in verdict(rows) and 'auto takes 33.3 % longer' in verdict(rows)
     assert verdict([missing, fused, replace(again, ratio=1.1), auto]).endswith("auto is the best by measurement; the next, 'again', takes 10.0 % longer.")
+    assert "auto is the best" in verdict([fused, replace(again, rounds=2), auto])           # it did not go on to the end
+    assert finalists(plans, figures, 2) == [Entry(one), Entry(two)] and finalists(plans, figures, 1) == [Entry(one)]
     draw_rivals(tmp_path / 'out.png', rows + [replace(row, batch=4) for row in rows], 'net.cfg, 2 ranks')
     assert (tmp_path / 'out.png').read_bytes()[:4] == b'\x89PNG'
 
@@ -127,10 +129,11 @@ def test_the_verb(tmp_path, more):
 
 def test_the_verb_with_plans(tmp_path):
     """Two processes; plans take turns, and one that does not exist is told in its row."""
-    done = scaling(tmp_path, 2, '--batches', '1,2', '--plans', '2x1 fused, 2x1 0,3x1', '--png', 'out.png')
+    done = scaling(tmp_path, 2, '--batches', '1,2', '--plans', '2x1 fused, 2x1 0,3x1,2x1 per-layer', '--png', 'out.png', '--finalists', '2')
     rows = json.loads((tmp_path / 'out.json').read_text())
-    assert [(row['batch'], row['name']) for row in rows] == [(batch, name) for batch in (1, 2) for name in ('2x1 fused', '2x1 0', '3x1', 'auto')]
-    assert rows[1]['same'] == '2x1 fused' and rows[1]['seconds'] == rows[0]['seconds'] > 0 and rows[0]['rounds'] >= 3 and rows[3]['ratio'] == 1
+    assert [(row['batch'], row['name']) for row in rows] == [(batch, name) for batch in (1, 2) for name in ('2x1 fused', '2x1 0', '3x1', '2x1 per-layer', 'auto')]
+    assert rows[1]['same'] == '2x1 fused' and rows[1]['seconds'] == rows[0]['seconds'] > 0 and rows[0]['rounds'] >= 3 and rows[4]['ratio'] == 1
+    assert sum(row['rounds'] == rows[4]['rounds'] for row in rows[:5] if row['seconds'] and not row['same']) == 2       # one went on beside auto
     assert rows[2]['seconds'] is None and 'grid 3x1 needs 3 ranks' in rows[2]['reason'] and (tmp_path / 'out.png').exists()
     assert 'batch 2, 2 ranks: of ' in done.stdout and 'batch 1: plans are made' in done.stdout
 
