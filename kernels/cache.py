@@ -47,7 +47,12 @@ class DiskCache(NullCache):
             data = self.path.read_bytes()
         except FileNotFoundError:
             return None
-        return CompileResult._rebuild(target_context, *pickle.loads(data))
+        result = CompileResult._rebuild(target_context, *pickle.loads(data))
+        module = getattr(result.library, '_shared_module', None)
+        if module is not None:                                  # for linking into functions that call this one: there are none
+            module.close()
+            result.library._shared_module = None
+        return result
 
     def save_overload(self, signature, result):
         with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:

@@ -48,7 +48,7 @@ class Budget:
 
     def fits(self, plan):
         if plan not in self.footprints:
-            self.footprints[plan] = footprint = Footprint(self.model.network, plan, self.model.machine, self.model.training, self.model.paged)
+            self.footprints[plan] = footprint = Footprint(self.model.network, plan, self.model.machine, self.model.training, self.model.course)
             peak, rank = footprint.worst()
             if self.least is None or peak < self.least[0]:
                 self.least = peak, rank, footprint
@@ -66,7 +66,7 @@ def promising(searches):
 def best_of(model, plans, memory, search):
     """The first of some plans, `predicted` filled, that fits; the last one is known to."""
     for plan in plans:
-        footprint = Footprint(model.network, plan, model.machine, model.training, model.paged)
+        footprint = Footprint(model.network, plan, model.machine, model.training, model.course)
         if footprint.worst()[0] <= memory:
             break
     return predicted(model, plan, search, footprint)
@@ -100,10 +100,10 @@ def more_ranks(model, memory):
     for ranks in sorted({model.ranks + 1, model.ranks + 2, model.ranks * 3 // 2 + 1, *(model.ranks * k for k in (2, 3, 4, 6, 8))}):
         if ranks > 64:
             break
-        other = CostModel(model.network, model.machine.placed(ranks), model.batch, ranks, training=model.training, paged=model.paged)
+        other = CostModel(model.network, model.machine.placed(ranks), model.batch, ranks, training=model.training, course=model.course)
         search = searches_of(other, None, 'auto', 'auto', 'auto', ())[0]
         found = search.best(PRICES[-1] * unit(search), largest(search) * LIMITS[3])
-        if found and Footprint(model.network, found[1], other.machine, model.training, model.paged).worst()[0] <= memory:
+        if found and Footprint(model.network, found[1], other.machine, model.training, model.course).worst()[0] <= memory:
             return f', or {ranks} ranks'
     return ''
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .buffers import sources_of
 from .extents import Extents
+from .footprint import Course
 from .layer_cost import ITEM, LayerCosts
 from .message_cost import MessageCosts
 from .network import PICTURE
@@ -29,16 +30,16 @@ class Price:
 
 class CostModel:
     """Prices plans for one network, batch and number of ranks on a Machine. frozen: batch norm needs no sums; training: not only a forward pass;
-    paged: its weights wait in a file, which costs memory and no time to speak of.
+    course: see footprint.py.
 
     priced: how many groups were priced one by one.
     """
 
-    def __init__(self, network, machine, batch, ranks, frozen=False, training=True, paged=False):
+    def __init__(self, network, machine, batch, ranks, frozen=False, training=True, course=Course()):
         self.network, self.machine, self.batch, self.ranks, self.training = network, machine.placed(ranks), batch, ranks, training
         self.layers = LayerCosts(network, self.machine, ranks, frozen, training)
         self.messages = MessageCosts(network, self.machine, batch, self.layers.pace, training)
-        self.paged, self.extents, self.sums, self.rows = paged, {}, {}, {}
+        self.course, self.extents, self.sums, self.rows = course, {}, {}, {}
 
     @property
     def priced(self):

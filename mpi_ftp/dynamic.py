@@ -79,7 +79,7 @@ class Search:
 
     def light(self, start, stops):
         """Which groups from `start` hold no more weights than the layer with most: where weights wait in a file, to hold more is to waste."""
-        if not self.model.paged or self.starts:
+        if not self.model.course.paged or self.starts:
             return np.ones(len(stops), bool)
         counts = [self.model.layers.counts[index] for index in range(len(self.network))]
         upto = np.concatenate([[0], np.cumsum(counts)])

@@ -3,6 +3,7 @@
 The arena is packed by memory.pack from the very buffers of the run; the rest is counted from what parameters, exchanges, kernels and
 the loader hold.
 """
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -19,22 +20,31 @@ from .tile import BLOCK, storage_shape
 
 ITEM = 4
 AHEAD = 4                   # tiles of the picture: the one at work, two prepared, one in the making
-LATER = 20 << 20            # what a process takes after its profile, whatever the network: index of the data set, odds and ends (9 to 18 measured)
+LATER = 24 << 20            # what a process takes after its profile, whatever the network: index of the data set, libraries, odds and ends (19 to 23 measured)
 MPI = 8 << 20               # of its own buffers and for sums of gradients (3 to 4), where there are other ranks
-EVALUATION = 52 << 20       # detections, metrics and the second reader (48 measured)
-PLOTS = 36 << 20            # on rank 0, for the curves (18 to 35 measured)
+EVALUATION = 36 << 20       # detections and metrics (25 to 28 measured)
+PLOTS = 36 << 20            # on rank 0, for the curves (31 measured)
 PHASES = 'training', 'evaluation', 'saving'
+STAYS = {'evaluation': 16 << 20, 'saving': 26 << 20}        # of what they took when they are over (11, 22)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a run goes, as far as its memory knows: evaluates a split; goes on when it has evaluated or saved; paged: its weights wait in a file, memory
+    holds those of the group at work."""
+    evaluates: bool = True
+    goes_on: bool = True
+    paged: bool = False
 
 
 class Footprint:
     """Bytes of every rank under one plan: `parts(rank)` of the phase that takes most, `total(rank)`.
 
-    Between training, evaluation and saving the tiles go back to the system, so that their peaks do not add up. paged: weights wait in a file, memory
-    holds those of the group at work.
+    Between training, evaluation and saving the tiles go back to the system, so that their peaks do not add up. course: of the run.
     """
 
-    def __init__(self, network, plan, machine, training=True, paged=False):
-        self.network, self.plan, self.machine, self.training, self.paged = network, plan, machine, training, paged
+    def __init__(self, network, plan, machine, training=True, course=Course()):
+        self.network, self.plan, self.machine, self.training, self.course = network, plan, machine, training, course
         self.layouts = plan.layouts(network)
         self.shares = self.shares_of(training)
         self.evaluated = self.shares_of(False) if training else self.shares
@@ -72,14 +82,20 @@ class Footprint:
     def parts(self, rank):
         """{part: bytes} of one rank in the phase that takes most."""
         if rank not in self.kept:
-            phases = [self.phase(rank, name) for name in (PHASES if self.training else PHASES[1:2])]
+            phases = [self.phase(rank, name) for name in self.phases()]
             self.kept[rank] = max(phases, key=lambda parts: sum(parts.values()))
         return self.kept[rank]
+
+    def phases(self):
+        """Names of what the run does one after the other."""
+        return [name for name in (PHASES if self.training else PHASES[1:2]) if name != 'evaluation' or self.course.evaluates or not self.training]
 
     def phase(self, rank, name):
         """{part: bytes} of one rank while it trains, evaluates, or saves and draws."""
         tiles = self.slices() if name == 'saving' else self.arena(rank, name == 'training')
-        later = LATER + MPI * (self.plan.ranks > 1) + (EVALUATION if name == 'evaluation' and self.training else PLOTS if name == 'saving' and rank == 0 else 0)
+        takes = {'evaluation': EVALUATION * (self.training and self.course.evaluates), 'saving': PLOTS * (self.training and rank == 0)}
+        stays = sum(min(STAYS[other], nbytes) for other, nbytes in takes.items() if other != name and (self.course.goes_on or name == 'saving'))
+        later = LATER + MPI * (self.plan.ranks > 1) + takes.get(name, 0) + stays
         pictures, messages = self.pictures(rank), self.messages(rank, self.training)
         if self.training and name == 'evaluation':          # what trains stays beside it
             pictures, messages = 2 * pictures, messages + self.messages(rank, False)
@@ -108,7 +124,7 @@ class Footprint:
 
     def parameters(self, rank):
         """Weights, and gradients and momentum where they are trained."""
-        if self.paged:
+        if self.course.paged:
             return max(self.weights(rank, group) for group in self.plan.groups) * ITEM
         return (3 if self.training else 1) * self.weights(rank) * ITEM
 

@@ -8,7 +8,7 @@ import numpy as np
 from . import comm, job
 from .curves import Class, Curve
 from .errors import DataError, MemoryRefused, WeightsError
-from .footprint import Footprint
+from .footprint import Course, Footprint
 from .limits import resident
 from .machine import Machine, read_machine
 from .model import Model
@@ -63,7 +63,7 @@ def planned(world, network, batch, job, last=None, paged=None, beside=0):
                 if job.parts:
                     return fitting(network, plan_inference(network, world.size, batch, job, last), machine, memory, choice, job.parts), choice
                 return find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=groups, memory=memory,
-                                 layout=job.layout, training=False, paged=choice), choice
+                                 layout=job.layout, training=False, course=Course(paged=choice)), choice
             except MemoryRefused as error:
                 refused = error
         raise refused
@@ -72,7 +72,7 @@ def planned(world, network, batch, job, last=None, paged=None, beside=0):
 
 def fitting(network, plan, machine, memory, paged, parts):
     """The plan. Raises MemoryRefused where it takes more than `memory` bytes (None: whatever it takes)."""
-    need = Footprint(network, plan, machine.placed(plan.ranks), training=False, paged=paged).worst()[0]
+    need = Footprint(network, plan, machine.placed(plan.ranks), training=False, course=Course(paged=paged)).worst()[0]
     if memory is not None and need > memory:
         raise MemoryRefused(f'parts of {"x".join(map(str, parts))} take {need >> 20} MiB, more than the {memory >> 20} MiB of a rank')
     return plan

@@ -1,4 +1,5 @@
 """The plan of a run: by hand where the job says so, else found by the cost model; made by one rank, the same on all, within what each host has."""
+import math
 import time
 from dataclasses import replace
 from statistics import median
@@ -9,7 +10,7 @@ from . import kernels
 from .augment import Options, draw, input_tile
 from .cost import CostModel
 from .errors import JobError, MemoryRefused, PlanError, nearest
-from .footprint import Footprint
+from .footprint import Course, Footprint
 from .layer_times import ROOM
 from .limits import available, forget_peak, peak, resident
 from .machine import read_machine, write_machine
@@ -35,7 +36,14 @@ def mini_batch(network, job):
     return batch, batch // pieces
 
 
-def plan_run(world, network, batch, job):
+def course_of(network, job, splits):
+    """The Course of a run on data with such splits: whether it evaluates, and does so, or saves, before its end."""
+    evaluates = job.val_split in splits
+    total = math.inf if job.epochs else job.iterations or network.net.int('max_batches', 0) or math.inf
+    return Course(evaluates, total > min(job.checkpoint_every, job.val_every if evaluates and job.val_every else math.inf))
+
+
+def plan_run(world, network, batch, job, course=Course()):
     """(Plan, Machine) of a training run on the ranks of `world` (collective). Raises PlanError, MemoryRefused."""
     memory = budgets(world, job.memory)
     forget_peak()
@@ -43,7 +51,7 @@ def plan_run(world, network, batch, job):
     machine = known_machine(world, network, batch, job, room)
     machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()), picture=machine.picture or world.maximum(picture_seconds()))
     kernels.set_rates(machine.algorithms)
-    return told_by_one(world, lambda: fitting(network, world.size, batch, machine, job, memory)), machine
+    return told_by_one(world, lambda: fitting(network, world.size, batch, machine, job, memory, course)), machine
 
 
 def told_by_one(world, find):
@@ -60,7 +68,7 @@ def told_by_one(world, find):
     return found
 
 
-def plan_again(world, network, batch, job, plan, machine, watch):
+def plan_again(world, network, batch, job, plan, machine, watch, course=Course()):
     """(why, seconds that the old plan takes now, Plan, Machine) where a new plan pays, else None (collective)."""
     seen, found = world.gather(watch.typical()), None
     memory = budgets(world, job.memory)
@@ -69,7 +77,7 @@ def plan_again(world, network, batch, job, plan, machine, watch):
         now, why = changed
         before = CostModel(network, now, batch, plan.ranks).price(plan).seconds
         try:
-            new = fitting(network, plan.ranks, batch, now, job, memory)
+            new = fitting(network, plan.ranks, batch, now, job, memory, course)
         except (MemoryRefused, PlanError):                  # nothing better than what runs
             new = plan
         if new.predicted['seconds'] < (1 - GAIN) * before:
@@ -103,16 +111,16 @@ def picture_seconds(side=256):
     return median(samples) / side ** 2
 
 
-def fitting(network, ranks, batch, machine, job, memory):
+def fitting(network, ranks, batch, machine, job, memory, course=Course()):
     """The fastest plan that keeps to the job and, on each rank, to its bytes of `memory`."""
     def find(memory):
         found = find_plan(network, ranks, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
-                          cuts=job.backward_cuts, recompute=job.recompute, memory=memory, layout=job.layout)
-        return in_parts(network, found, machine, job)
+                          cuts=job.backward_cuts, recompute=job.recompute, memory=memory, layout=job.layout, course=course)
+        return in_parts(network, found, machine, job, course)
 
     plan = find(None)
     if machine.crowd * machine.threads > machine.cores and job.grid == 'auto' and job.parts is None:
-        plan = sooner(plan, with_idle_ranks(network, batch, machine, job, ranks))
+        plan = sooner(plan, with_idle_ranks(network, batch, machine, job, ranks, course))
     if plan.predicted['bytes'] > min(memory):
         plan = find(min(memory))
         if plan.predicted['bytes'] > min(memory):
@@ -120,7 +128,7 @@ def fitting(network, ranks, batch, machine, job, memory):
     return plan
 
 
-def with_idle_ranks(network, batch, machine, job, ranks):
+def with_idle_ranks(network, batch, machine, job, ranks, course=Course()):
     """The fastest plan on as many ranks as a host has cores for, the others idle; None on several hosts.
 
     Ranks that share a core compute no faster than one of them alone would, but smaller tiles, and so more of every halo and of every filter's transform.
@@ -129,7 +137,8 @@ def with_idle_ranks(network, batch, machine, job, ranks):
         return None
     work = max(1, machine.cores // machine.threads)
     alone = replace(machine, hosts=machine.hosts[:work], speeds=machine.speeds[:work], sums=(), strain=1.0)
-    found = find_plan(network, work, batch, alone, groups=job.groups, cuts=job.backward_cuts, recompute=job.recompute, layout=job.layout)
+    found = find_plan(network, work, batch, alone, groups=job.groups, cuts=job.backward_cuts, recompute=job.recompute, layout=job.layout,
+                      course=course)
     return replace(found, ranks=ranks)
 
 
@@ -160,11 +169,11 @@ def given(memory, hosts, found):
     return tuple(named.get(host, free) for host, free in zip(hosts, found))
 
 
-def in_parts(network, plan, machine, job):
+def in_parts(network, plan, machine, job, course=Course()):
     """The plan with the parts that the job asks for, and what it then holds."""
     if job.parts is None:
         return plan
     plan = with_parts(network, plan, job.parts)
-    footprint = Footprint(network, plan, machine.placed(plan.ranks))
+    footprint = Footprint(network, plan, machine.placed(plan.ranks), course=course)
     peak, fullest = footprint.worst()
     return replace(plan, predicted={**plan.predicted, 'bytes': int(peak), 'fullest': int(fullest), 'memory': footprint.parts(fullest)})

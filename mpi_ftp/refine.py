@@ -94,7 +94,7 @@ def with_group(plan, number, group):
 def predicted(model, plan, search=None, footprint=None):
     """The plan with what the model expects of it."""
     price = model.price(plan)
-    footprint = footprint or Footprint(model.network, plan, model.machine, model.training, model.paged)
+    footprint = footprint or Footprint(model.network, plan, model.machine, model.training, model.course)
     peak, fullest = footprint.worst()
     record = {**price.to_json(), 'bytes': peak, 'fullest': fullest, 'memory': footprint.parts(fullest)}
     if search:

@@ -5,6 +5,7 @@ from .budget import within
 from .cost import CostModel
 from .dynamic import MIXES, PARTS, Search, checked_cuts, searches_of
 from .errors import PlanError
+from .footprint import Course
 from .plan import per_layer
 from .refine import predicted, refined
 
@@ -12,15 +13,15 @@ WORTH = .005                # of a step: what sums must take for another view of
 SLACK = 1.02                # the tables know no overlap of sums of gradients: a little more by them may be less
 
 
-def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='auto', recompute='auto', memory=None, layout='auto', training=True, paged=False):
+def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='auto', recompute='auto', memory=None, layout='auto', training=True, course=Course()):
     """The fastest Plan by the cost model, `predicted` filled with seconds, parts, groups and bytes.
 
     grid: (rows, columns), (samples, rows, columns) or None; groups: 'auto', 'per-layer', 'fused' or first layers; cuts: backward cuts, 'auto', 'none' or layers;
     recompute: 'auto', 'all', 'none'; memory: bytes that no rank may exceed; layout: one of LAYOUTS: of maps by rows and columns, of samples alone (data
     parallel), or by rows and columns first and the tail on one rank. training False: of a forward pass;
-    paged: whose weights wait in a file. Raises PlanError and MemoryRefused.
+    course: see footprint.py. Raises PlanError and MemoryRefused.
     """
-    model = CostModel(network, machine, batch, ranks, training=training, paged=paged)
+    model = CostModel(network, machine, batch, ranks, training=training, course=course)
     if not training:
         recompute, cuts = 'none', 'none'
     checked_cuts(network, cuts)

@@ -22,7 +22,7 @@ from .parameters import TRAINED
 from .pictures import Pictures
 from .plan import Plan
 from .plan_table import plan_table
-from .planning import mini_batch, plan_again, plan_run
+from .planning import course_of, mini_batch, plan_again, plan_run
 from .replan import Watch, move
 from .runfolder import open_run, show
 from .saving import load_checkpoint, save_checkpoint, save_weights
@@ -72,14 +72,17 @@ class Trainer:
             raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to train for')
         self.losses = losses_of(network)
         self.batch, self.mini = mini_batch(network, job)
+        splits = None
         if job.reader == 'all' or world.rank == 0:                  # what is wrong with the data is told before seconds are spent
             with Pictures(job.data) as pictures:
                 pictures.indices(job.split)
+                splits = pictures.splits
                 check_classes(job.data, pictures.classes, network)
         self.momentum = network.net.float('momentum', .9) if job.momentum is None else job.momentum
         self.decay = network.net.float('decay', .0001) if job.decay is None else job.decay
         load_kernels(world, job, self.losses)
-        self.plan, self.machine = plan_run(world, network, self.mini, job)
+        self.course = course_of(network, job, world.broadcast(splits))
+        self.plan, self.machine = plan_run(world, network, self.mini, job, self.course)
         folder.write('job.toml', job.toml())
         folder.write_json('plan.json', self.plan.to_json())
         if world.rank == 0:
@@ -216,11 +219,8 @@ class Trainer:
 
     def evaluate(self):
         """Metrics of the validation split with the weights at hand; empty where the data has no such split."""
-        world, splits = self.world, None
-        if world.rank == 0:
-            with Pictures(self.job.data) as pictures:
-                splits = pictures.splits
-        if self.job.val_split not in world.broadcast(splits):
+        world = self.world
+        if not self.course.evaluates:
             return {}
         self.model.arena.release()                                  # nothing in it lives from one iteration to the next
         plan = Plan(self.plan.ranks, self.mini, self.plan.groups)
@@ -236,7 +236,7 @@ class Trainer:
 
     def replan(self):
         """Go on under a new plan where ranks or links have become so much slower that it pays."""
-        found = plan_again(self.world, self.network, self.mini, self.job, self.plan, self.machine, self.watch)
+        found = plan_again(self.world, self.network, self.mini, self.job, self.plan, self.machine, self.watch, self.course)
         if not found:
             return
         why, before, self.plan, self.machine = found
