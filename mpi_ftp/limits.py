@@ -1,4 +1,4 @@
-"""How much memory this process has, has had, and may still have: the host's free memory and the limits of control groups.
+"""How much memory this process has, has had, and may still have, and how much of the processors: what the host has free, and limits of control groups.
 
 Knows nothing of networks, ranks or plans.
 """
@@ -78,19 +78,27 @@ def host_free(root='/'):
 def groups_free(root='/'):
     """What each control group with a limit leaves: its limit less what is used and cannot be reclaimed."""
     found = []
-    for folder, top, limit, usage in groups(root):
-        while True:
-            with suppress(OSError, ValueError):             # 'max': no limit
-                most = int((folder / limit).read_text())
-                found.append(max(0, most - int((folder / usage).read_text()) + reclaimable(folder)))
-            if folder == top or folder == folder.parent:
-                break
-            folder = folder.parent
+    for folder, version in groups(root, 'memory'):
+        limit, usage = ('memory.max', 'memory.current') if version == 2 else ('memory.limit_in_bytes', 'memory.usage_in_bytes')
+        with suppress(OSError, ValueError):             # 'max': no limit
+            most = int((folder / limit).read_text())
+            found.append(max(0, most - int((folder / usage).read_text()) + reclaimable(folder)))
     return found
 
 
-def groups(root):
-    """(folder, mount point, name of the limit's file, name of the usage's file) of this process's memory control groups."""
+def processors(root='/'):
+    """How many processors' time the control groups around this process allow all that is in them, a fraction where it is part of one; None: no limit."""
+    found = []
+    for folder, version in groups(root, 'cpu'):
+        with suppress(OSError, ValueError):
+            files = [folder / 'cpu.max'] if version == 2 else [folder / 'cpu.cfs_quota_us', folder / 'cpu.cfs_period_us']
+            quota, period = ' '.join(file.read_text() for file in files).split()
+            found += [int(quota) / int(period)] * (int(quota) > 0)
+    return min(found, default=None)
+
+
+def groups(root, controller):
+    """(folder, 1 or 2) of each of this process's control groups with a controller, by version, from its own up to the mount point."""
     try:
         own = [line.split(':', 2) for line in Path(root, 'proc/self/cgroup').read_text().splitlines()]
         mounts = [line.split() for line in Path(root, 'proc/self/mountinfo').read_text().splitlines()]
@@ -99,16 +107,19 @@ def groups(root):
     for mount in mounts:
         kind, options = mount[mount.index('-') + 1], mount[-1].split(',')
         if kind == 'cgroup2':
-            path, names = next((path for number, _, path in own if number == '0'), None), ('memory.max', 'memory.current')
-        elif kind == 'cgroup' and 'memory' in options:
-            path = next((path for _, controllers, path in own if 'memory' in controllers.split(',')), None)
-            names = 'memory.limit_in_bytes', 'memory.usage_in_bytes'
+            path, version = next((path for number, _, path in own if number == '0'), None), 2
+        elif kind == 'cgroup' and controller in options:
+            path, version = next((path for _, controllers, path in own if controller in controllers.split(',')), None), 1
         else:
             continue
         if path is not None:
             inside = os.path.relpath(path, mount[3])        # below what is mounted here; a container may see only its own group
             top = Path(root, mount[4].lstrip('/'))
-            yield top if inside.startswith('..') else top / inside, top, *names
+            folder = top if inside.startswith('..') else top / inside
+            yield folder, version
+            while folder != top and folder != folder.parent:
+                folder = folder.parent
+                yield folder, version
 
 
 def reclaimable(folder):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import median
 
 from .curves import Curve
-from .limits import peak, resident, trim
+from .limits import peak, processors, resident, trim
 from .machine import Machine
 
 MOST_STRAIN = 2.0                       # more is not that of this run but of others
@@ -38,7 +38,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
             curves = times(network, comm.size, batch, seconds / rounds, room or ROOM, lambda share: progress(layers * (turn + share) / rounds))
             rates = memory_rates()
             run, alone = work(network, batch, comm.size) if comm.size > 1 else (None, 1.0)
-    gathered = comm.gather((comm.host, curves, rates))
+    gathered = comm.gather((comm.host, curves, rates, throttling(min(here.size, cores), threads)))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
     done, strains = together(comm, thorough, lambda share: progress(layers + (1 - layers) * share)) if comm.size > 1 else {}, [1.0]
@@ -51,7 +51,8 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     machine = None
     if comm.rank == 0:
         machine = _combine(gathered, {**links, **done}, cores, threads)
-        beside = (median if len(set(machine.speeds)) == 1 else min)(strains) / machine.slowdown      # quick ranks wait for slow ones
+        least = median if len(set(machine.speeds)) == 1 else min                    # quick ranks wait for slow ones
+        beside = least(strain / throttled for strain, (*_, throttled) in zip(strains, gathered)) / machine.slowdown
         machine = replace(machine, strain=min(MOST_STRAIN, max(1.0, beside)), base=int(base), peak=int(most), algorithms=tuple(algorithms),
                           signature=signature())
     return comm.broadcast(machine)
@@ -68,7 +69,7 @@ def _pairs(hosts):
 
 def _combine(gathered, found, cores, threads):
     """Curves of the median rank; the speed of each rank relative to it."""
-    hosts, curves, rates = zip(*gathered)
+    hosts, curves, rates, throttled = zip(*gathered)
     by_key = [{(c.layer, c.pass_): c for c in rank} for rank in curves]
     merged = []
     for key, curve in by_key[0].items():
@@ -81,10 +82,17 @@ def _combine(gathered, found, cores, threads):
         speeds.append(median(ratios) if ratios else 1.0)
     if len(speeds) > 1 and max(speeds) / min(speeds) < 1.15:           # a difference that is noise
         speeds = [1.0] * len(speeds)
+    speeds = [speed * longer for speed, longer in zip(speeds, throttled)]
     number = {host: i for i, host in enumerate(dict.fromkeys(hosts))}
     means = {name: median(r[name] for r in rates) for name in rates[0]}
     return Machine(tuple(merged), **means, **found, hosts=tuple(number[h] for h in hosts), names=tuple(number), speeds=tuple(speeds),
                    cores=cores, threads=threads, note=f'measured on {hosts[0]}')
+
+
+def throttling(ranks, threads):
+    """How many times longer than its own time tells computing takes a rank whose control group has less of the processors than so many ranks could use."""
+    allowed = processors()
+    return max(1.0, ranks / allowed) if allowed and threads == 1 else 1.0        # times of several threads are a clock's, and tell it
 
 
 def signature():

@@ -11,7 +11,8 @@ from .allreduce import LINE, Sum, by_host, room, stages
 
 PART = 60 << 10             # bytes of a message: MPI sends up to 64 KiB without asking, and TCP moves such messages with the least work
 PIECE = 1 << 19             # bytes that are summed at a time inside a host
-SLOTS = 8                   # pieces under way
+SCRATCH = 8 << 20           # bytes of what others send, for the pieces under way
+SLOTS = 8, 32               # pieces under way: at least, at most; what a link does until somebody looks again must not be less
 TAGS = 16000                # of the first piece; exchanges count from 1
 TURNS = 1000                # pieces before a tag comes back
 
@@ -34,12 +35,13 @@ class Reduction:
         shared = [bucket for bucket in buckets if bucket[3].size > 1]
         ways = {comm: by_host(comm, deterministic) for *_, comm in shared}
         found = {comm: (stages(hosts, comm.rank), piece_size(hosts, grads.itemsize)) for comm, hosts in ways.items()}
-        self.scratch = [np.empty(max(room(*way) for way in found.values()), grads.dtype) for _ in range(SLOTS)] if found else []
+        size = max((room(*way) for way in found.values()), default=0)
+        self.scratch = np.empty((min(SLOTS[1], max(SLOTS[0], SCRATCH // max(1, size * grads.itemsize))), size), grads.dtype)
         for layer, first, last, comm in shared:
             way, size = found[comm]
             for start in range(first, last, size):
                 number = numbers[comm] = numbers.get(comm, -1) + 1
-                scratch, tag = self.scratch[len(self.pieces) % SLOTS], TAGS + number % TURNS * 8
+                scratch, tag = self.scratch[len(self.pieces) % len(self.scratch)], TAGS + number % TURNS * 8
                 self.pieces.append((layer, Sum(comm, way, grads[start:min(last, start + size)], scratch, tag, half)))
         self.ready = self.begun = 0             # pieces whose gradients are complete, and that were started
         self.active = []                        # (number, Sum) under way, oldest first
@@ -63,7 +65,7 @@ class Reduction:
         self._begin()
 
     def _begin(self):
-        while self.begun < self.ready and (not self.active or self.begun - self.active[0][0] < SLOTS):
+        while self.begun < self.ready and (not self.active or self.begun - self.active[0][0] < len(self.scratch)):
             if not self.active and self.since is None:
                 self.since = time.perf_counter()
             piece = self.pieces[self.begun][1]

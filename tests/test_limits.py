@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from mpi_ftp.limits import MARGIN, available, forget_peak, groups_free, host_free, peak, resident, trim, unwritten
+from mpi_ftp.limits import MARGIN, available, forget_peak, groups_free, host_free, peak, processors, resident, trim, unwritten
 
 MIB = 1 << 20
 
@@ -36,8 +36,16 @@ def test_the_tightest_group_counts(tmp_path, files, free):
     assert available(root) == pytest.approx(free * MIB * (1 - MARGIN), abs=1)
 
 
+@pytest.mark.parametrize('base, files, share', [
+    (V1, {'cg/cpu/cpu.cfs_quota_us': '-1\n', 'cg/cpu/cpu.cfs_period_us': '100000\n'}, None),
+    ({**V1, 'proc/self/cgroup': '1:cpu,cpuacct:/lab/pi1\n'}, {'cg/cpu/lab/pi1/cpu.cfs_quota_us': '1650\n', 'cg/cpu/lab/pi1/cpu.cfs_period_us': '5000\n'}, .33),
+    (V2, {'cg/user/job/cpu.max': 'max 100000\n', 'cg/user/cpu.max': '150000 100000\n'}, 1.5), (V2, {}, None)])
+def test_a_share_of_the_processors(tmp_path, base, files, share):
+    assert processors(tree(tmp_path, {**base, **files})) == share
+
+
 def test_where_nothing_is_told_nothing_is_known(tmp_path):
-    assert available(tmp_path) is None and available() > 0
+    assert available(tmp_path) is None and available() > 0 and processors(tmp_path) is None
 
 
 def test_resident_memory_and_its_peak():
