@@ -12,6 +12,7 @@ from .network import PICTURE
 
 ITEM = 4                    # bytes of a number
 HIDDEN, SHOWN = 0.8, 0.1    # of a layer's time that messages can hide behind; of a message's time that never hides
+APART = 0.07                # of a rank's time: what ranks that are alike wait for each other, as now one is slower, now another; measured by `accuracy`
 AGAIN = 2 / 3               # of a layer's finish: the moments are known
 SUMMED = 'forward', 'backward', 'norm_sums', 'again', 'weights', 'sums', 'held', 'tape'
 
@@ -21,7 +22,7 @@ class LayerCosts:
 
     def __init__(self, network, machine, ranks, frozen=False, training=True):
         self.network, self.machine, self.ranks, self.frozen, self.training = network, machine, ranks, frozen, training
-        self.pace = np.resize(np.array(machine.speeds, float), ranks) * machine.slowdown
+        self.pace = np.resize(np.array(machine.speeds, float), ranks) * machine.slowdown * (1 + APART * (ranks > 1))
         self.even = len(set(self.pace.tolist())) == 1
         self.one_host = len(set(machine.hosts)) == 1
         self.curves = {}
@@ -75,7 +76,7 @@ class LayerCosts:
     def norm_sums(self, layer, behind):
         """Seconds of batch norm's sums, forward and backward. The latter travel while gradients of weights are taken, of the layer after: about as long as
         those of this one, `behind`."""
-        each = self.machine.sum_seconds(layer.out_shape[0] * 16)
+        each = self.machine.sum_seconds(layer.out_shape[0] * 16) + self.machine.meeting
         return each + np.maximum(SHOWN * each, each - HIDDEN * behind)
 
     def gradients(self, layer, extents, sides, sides_of=None):

@@ -9,6 +9,7 @@ import numpy as np
 from .collective_times import PATIENCE
 
 SMALL, LARGE = 256, 1 << 20            # bytes
+SEVERAL = 4                             # runs between two sums
 
 
 def ping_pong(comm, a, b, nbytes):
@@ -46,13 +47,22 @@ def link(comm, pair):
     return latency, LARGE / max(1e-9, long - latency)
 
 
-def strain(comm, run, alone, sum_seconds, turns=12):
-    """How many times longer than `alone` seconds run() takes when all ranks run it and wait for each other after it (collective)."""
+def strain(comm, run, alone, sum_seconds, turns=(24, 12)):
+    """(how many times longer than `alone` seconds run() takes when all ranks run it, seconds more that they lose when they then wait for each other, beyond
+    `sum_seconds`): from one run and from several between two sums (collective)."""
+    once, several = (mean(comm, run, *way) for way in zip((1, SEVERAL), turns))
+    longer = max(1.0, (several - once) / (SEVERAL - 1) / alone)
+    return longer, max(0.0, once - longer * alone - sum_seconds)
+
+
+def mean(comm, run, times, turns):
+    """Mean seconds of so many runs and a sum: not the median, as in a step what is rare comes in some part or other (collective)."""
     samples, small = [], np.zeros(8)
     for _ in range(turns):
         comm.barrier()
         begun = time.perf_counter()
-        run()
+        for _ in range(times):
+            run()
         comm.sum(small)
         samples.append(time.perf_counter() - begun)
-    return float(np.median(samples) - sum_seconds) / alone
+    return float(np.mean(samples))

@@ -21,9 +21,10 @@ class Machine:
     host_link, net_link: (seconds, bytes a second) between ranks of one host and of two; message: seconds of each further message of a rank, 0
     where not measured; sums: ((bytes, seconds), …) over all ranks that measured, fewer: ((ranks, bytes, seconds), …) over the first of them;
     gathers, scatters: rows like these of all-gathers and reduce-scatters. hosts: host number of each rank; names: of the hosts that were
-    measured, by number; speeds: seconds of each rank relative to the curves. base: bytes of a process before its model; peak: the most it took until then (to measure this); cores: of a host; threads:
-    of a rank. strain: how many times longer computing takes when all ranks of this many compute at once and wait for each other, beyond
-    what cores and speeds say; picture: seconds to prepare a pixel of the input. note: where the figures come from.
+    measured, by number; speeds: seconds of each rank relative to the curves. base: bytes of a process before its model; peak: the most it took
+    until then (to measure this); cores: of a host; threads: of a rank. strain: how many times longer computing takes when all ranks of this many
+    compute at once, beyond what cores and speeds say; meeting: seconds that they lose each time they wait for each other, beyond the message's;
+    picture: seconds to prepare a pixel of the input. note: where the figures come from.
     algorithms: rows for kernels.set_rates. signature: of what was measured, see measuring.signature; empty for figures that nobody measured.
     sources: ((constant, where it comes from), …) of such figures.
     """
@@ -44,6 +45,7 @@ class Machine:
     names: tuple = ()
     speeds: tuple = (1.0,)
     strain: float = 1.0
+    meeting: float = 0.0
     picture: float = 0.0
     base: int = 120 << 20
     peak: int = 0
@@ -63,7 +65,7 @@ class Machine:
         if len(self.hosts) == ranks:
             return self
         fewer = self.fewer + tuple((len(self.hosts), *point) for point in self.sums) if len(set(self.hosts)) == len(self.hosts) else ()
-        return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=(), fewer=fewer, strain=1.0)
+        return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=(), fewer=fewer, strain=1.0, meeting=0.0)
 
     def host(self, rank):
         """The name of a rank's host, or its number where names are not known."""

@@ -41,7 +41,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     gathered = comm.gather((comm.host, curves, rates, throttling(min(here.size, cores), threads)))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
-    done, strains = together(comm, thorough, lambda share: progress(layers + (1 - layers) * share)) if comm.size > 1 else {}, [1.0]
+    done, strains = together(comm, thorough, lambda share: progress(layers + (1 - layers) * share)) if comm.size > 1 else {}, [(1.0, 0.0)]
     if comm.size > 1:
         strains = comm.gather(strain(comm, run, alone, done['sums'][0][1]))
     progress(1.0)
@@ -52,7 +52,8 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     if comm.rank == 0:
         machine = _combine(gathered, {**links, **done}, cores, threads)
         least = median if len(set(machine.speeds)) == 1 else min                    # quick ranks wait for slow ones
-        beside = least(strain / throttled for strain, (*_, throttled) in zip(strains, gathered)) / machine.slowdown
+        beside = least(longer / throttled for (longer, _), (*_, throttled) in zip(strains, gathered)) / machine.slowdown
+        machine = replace(machine, meeting=least(lost for _, lost in strains))
         machine = replace(machine, strain=min(MOST_STRAIN, max(1.0, beside)), base=int(base), peak=int(most), algorithms=tuple(algorithms),
                           signature=signature())
     return comm.broadcast(machine)

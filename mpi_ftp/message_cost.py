@@ -74,7 +74,7 @@ class MessageCosts:
         busiest = np.maximum(came.max(1), came.sum(1) // owners)
         latency, bandwidth = self.machine.link
         packing = 2 * busiest * (ITEM * self.machine.copy * self.machine.slowdown)
-        seconds = latency + peers * self.machine.overhead + busiest * (ITEM / bandwidth) + packing + 2 * self.machine.call
+        seconds = latency + self.machine.meeting + peers * self.machine.overhead + busiest * (ITEM / bandwidth) + packing + 2 * self.machine.call
         return np.where(busiest > 0, seconds, 0.0)
 
 

@@ -136,7 +136,7 @@ def with_idle_ranks(network, batch, machine, job, ranks, course=Course()):
     if len(set(machine.hosts)) > 1:
         return None
     work = max(1, machine.cores // machine.threads)
-    alone = replace(machine, hosts=machine.hosts[:work], speeds=machine.speeds[:work], sums=(), strain=1.0)
+    alone = replace(machine, hosts=machine.hosts[:work], speeds=machine.speeds[:work], sums=(), meeting=0.0)
     found = find_plan(network, work, batch, alone, groups=job.groups, cuts=job.backward_cuts, recompute=job.recompute, layout=job.layout,
                       course=course)
     return replace(found, ranks=ranks)
