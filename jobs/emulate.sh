@@ -4,8 +4,8 @@
 #   bash jobs/emulate.sh 6 2400mbit 33 scaling --cfg jobs/reference.cfg --batches 4 --plans samples,tail,'spatial 0/4/8'
 #   bash jobs/emulate.sh 2 700mbit 66,33 train jobs/reference.toml --run runs/uneven
 # RATE is each host's link (700mbit, 1gbit); CPU the per cent of one core that a host gets, one figure for all or one for each (the last goes on).
-# Host i stays on core i modulo cores: a board's core does not wander. `scaling` measures the machine and plans with whole cores and is limited from
-# its line "plans are made" on (LIMIT_AT="kernels are loaded" limits what is measured, too); other verbs are limited from their start.
+# Host i stays on core i modulo cores: a board's core does not wander. `scaling` is limited from its line "kernels are loaded" on
+# (LIMIT_AT="plans are made": it measures and plans with whole cores); other verbs are limited from their start.
 # Needs root, Linux with cgroup v1 and the tool `lab` (LAB=…, default ../shared/lab/lab beside this tree); one emulation at a time on a machine.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 refuse() {
@@ -42,7 +42,7 @@ for i in $(seq "$hosts"); do        # else every 16 KiB cost a pass through the 
 done
 when=
 if [ "$verb" = scaling ]; then
-    when="${LIMIT_AT:-plans are made}"
+    when="${LIMIT_AT:-kernels are loaded}"
 else
     limit
 fi
