@@ -3,41 +3,76 @@ from .cost import CostModel
 from .dynamic import searches_of
 from .errors import MemoryRefused
 from .footprint import Footprint
-from .refine import predicted, refined, with_cuts
+from .refine import predicted, with_cuts, with_moved_edges
+from .shares import by_memory, roomy_orders, uneven
 
 PRICES = 0.0, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 16.0, 256.0      # what all bytes kept from forward to backward are worth, in steps
 LIMITS = 1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32        # of the whole tape: the most that one group may recompute at once
+SPARE = 1, 1 / 2, 1 / 4                         # of what a rank could fill besides the process, where that was not enough
+SLACK = 1.05                                    # what a plan may cost by the tables, which know no overlap, to be worth a look
 TRIED = 3                                       # ways to cut large maps that are tried under a limit of memory
 
 
-def within(model, searches, cuts, memory):
-    """The cheapest plan whose fullest rank holds at most `memory` bytes. Raises MemoryRefused."""
-    budget = Budget(model, memory)
-    for search in promising(searches):
-        for limit in LIMITS:
-            budget.try_prices(search, limit * largest(search))
+def within(ask, machine, memory, cuts, orders, idle=(0,)):
+    """The cheapest plan that leaves every rank within its bytes of `memory`, a tuple by rank. ask(order, shares, idle) -> [Search]; orders, idle: to ask
+    for. Raises MemoryRefused."""
+    budget = Budget(memory)
+    budget.try_all(ask, machine, orders, idle)
     if budget.best is None:
-        raise MemoryRefused(refusal(model, budget.least, memory))
+        raise MemoryRefused(refusal(budget, enough(ask, machine, budget, orders, idle), more_ranks(budget)))
     _, plan, search = budget.best
-    return best_of(model, [refined(model, plan, cuts), with_cuts(model, plan, cuts), plan], memory, search)
+    model = search.model
+    finished = with_cuts(model, plan, cuts)
+    plan = finished if budget.fits(search, finished) else plan
+    if not model.layers.even or any(any(way.shares) for way in search.ways):
+        plan = with_moved_edges(model, plan, lambda changed: budget.fits(search, changed))
+    return predicted(model, plan, search)
 
 
 class Budget:
-    """The best plan found so far that fits, (seconds, Plan, Search), and the least that was found, (bytes, rank, Footprint)."""
+    """The best plan found so far that fits, (seconds, Plan, Search), and the one that lacks least, (bytes, rank, Footprint, CostModel); of all plans that
+    were `seen`, the bytes that a rank lacks and the Search."""
 
-    def __init__(self, model, memory):
-        self.model, self.memory, self.best, self.least, self.footprints = model, memory, None, None, {}
+    def __init__(self, memory):
+        self.memory, self.best, self.least, self.seen = memory, None, None, {}
+
+    def try_all(self, ask, machine, orders, idle):
+        """Look for plans with shares by speed, and where ranks differ in memory with shares by that."""
+        for order in orders:
+            for few in idle:
+                promise = promising(ask(order, idle=few))
+                self.try_searches(promise, LIMITS)
+        mains = {search.main.parts for search in promise}
+        for spare in SPARE if uneven(self.memory) else ():
+            for order in roomy_orders(machine, self.memory) if spare == 1 or not self.best else ():
+                for shares in by_memory([machine.speeds[rank] for rank in order or range(len(machine.speeds))], self.rooms(order, spare)):
+                    self.try_searches([search for search in ask(order, shares) if search.main.parts in mains], LIMITS[::2])
+
+    def rooms(self, order, spare):
+        """Bytes by tile that a rank may fill: without the process, and without the weights that the leanest plan leaves there; of ranks that lack some
+        under that plan the part `spare`."""
+        footprint = self.least[2]
+        parts = [footprint.parts(rank) for rank in range(len(self.memory))]
+        most = sum(sum(p.values()) - p['process'] for p in parts)
+        rooms = [[min(nbytes - p['process'] - spent, most) * (spare if sum(p.values()) > nbytes else 1) for nbytes, p, spent in zip(self.memory, parts, held)]
+                 for held in ([0] * len(parts), [p['parameters'] for p in parts])]
+        return [[room[rank] for rank in order] if order else room for room in rooms]
+
+    def try_searches(self, searches, limits):
+        for search in searches:
+            for limit in limits:
+                self.try_prices(search, limit * largest(search))
 
     def try_prices(self, search, limit):
         """Halve the prices of bytes until the lowest is known for which a plan fits: what costs more takes less memory and more time."""
-        prices = [price * unit(search) for price in (PRICES if self.model.training else PRICES[:1])]
+        prices = [price * unit(search) for price in (PRICES if search.model.training else PRICES[:1])]
         low, high, trial = 0, len(prices) - 1, len(prices) - 1
         while low <= high:
-            found = search.best(prices[trial], limit)
+            found = search.best(prices[trial], limit, cap=self.best[0] * SLACK if self.best else float('inf'))
             if found is None:
                 return
-            if self.fits(found[1]):
-                seconds, high = self.model.price(found[1]).seconds, trial - 1
+            if self.fits(search, found[1]):
+                seconds, high = search.model.price(found[1]).seconds, trial - 1
                 if self.best is None or seconds < self.best[0]:
                     self.best = seconds, found[1], search
             elif trial == len(prices) - 1:
@@ -46,13 +81,16 @@ class Budget:
                 low = trial + 1
             trial = (low + high) // 2
 
-    def fits(self, plan):
-        if plan not in self.footprints:
-            self.footprints[plan] = footprint = Footprint(self.model.network, plan, self.model.machine, self.model.training, self.model.course)
-            peak, rank = footprint.worst()
-            if self.least is None or peak < self.least[0]:
-                self.least = peak, rank, footprint
-        return self.footprints[plan].worst()[0] <= self.memory
+    def fits(self, search, plan):
+        """Whether no rank holds more than it may."""
+        if plan not in self.seen:
+            model = search.model
+            footprint = Footprint(model.network, plan, model.machine, model.training, model.course)
+            over, rank = footprint.over(self.memory)
+            self.seen[plan] = over, search
+            if self.least is None or over < self.least[0]:
+                self.least = over, rank, footprint, model
+        return self.seen[plan][0] <= 0
 
 
 def promising(searches):
@@ -61,15 +99,6 @@ def promising(searches):
                       for price in (PRICES[0], PRICES[-1]))
     order = [number for found in zip(sorted(quick, key=lambda e: e[0][0]), sorted(thrifty, key=lambda e: e[0][0])) for _, number in found]
     return [searches[number] for number in list(dict.fromkeys(order))[:TRIED]]
-
-
-def best_of(model, plans, memory, search):
-    """The first of some plans, `predicted` filled, that fits; the last one is known to."""
-    for plan in plans:
-        footprint = Footprint(model.network, plan, model.machine, model.training, model.course)
-        if footprint.worst()[0] <= memory:
-            break
-    return predicted(model, plan, search, footprint)
 
 
 def unit(search):
@@ -82,21 +111,44 @@ def largest(search):
     return max(float(search.space.table(way).sums['tape'].max()) for way in search.ways[:1])
 
 
-def refusal(model, least, memory):
+def enough(ask, machine, budget, orders, idle, rounds=4):
+    """Bytes by rank with which a plan is found: those of the plan that lacks least, raised until there is one; None where that takes too long."""
+    for _ in range(rounds):
+        footprint = budget.least[2]
+        need = [(-(-footprint.total(rank) >> 20) + 1) << 20 for rank in range(len(budget.memory))]
+        memory = tuple(max(pair) for pair in zip(budget.memory, need)) if uneven(budget.memory) else (max(need),) * len(need)
+        if not uneven(budget.memory):
+            return memory
+        budget = Budget(memory)
+        budget.try_all(ask, machine, orders, idle)
+        if budget.best:
+            return memory
+    return None
+
+
+def refusal(budget, would_do, others):
     """One sentence: who lacks how much, where most of it goes, and what would do."""
-    peak, rank, footprint = least
+    (over, rank, footprint, model), memory = budget.least, budget.memory
+    machine, count = model.machine, f'{model.ranks} rank{"s" * (model.ranks > 1)}'
     part, nbytes = max(((p, b) for p, b in footprint.parts(rank).items() if p != 'process'), key=lambda item: item[1])
     layer = max(model.network.layers, key=lambda layer: footprint_of(footprint, rank, layer))
-    return (f'no plan fits {mib(memory)} on {model.ranks} rank{"s" * (model.ranks > 1)}: rank {rank} lacks {mib(peak - memory)} even with everything recomputed '
-            f'(most goes to {part}, {mib(nbytes)}; the largest layer is {layer.name}); --memory {-(-peak >> 20) + 1}M would do{more_ranks(model, memory)}')
+    who = f'rank {rank} on {machine.host(rank)}' if machine.names else f'rank {rank}'
+    text = (f'no plan fits {mib(min(memory))} on {count}: {who}' if not uneven(memory) else f'no plan fits the memory of {count}: {who} may hold {mib(memory[rank])} and')
+    text += f' lacks {mib(over)} even with everything recomputed (most goes to {part}, {mib(nbytes)}; the largest layer is {layer.name})'
+    if would_do:
+        hosts = {machine.host(r): want for r, want in enumerate(would_do) if want > memory[r]}
+        amounts = [f'{would_do[0] >> 20}M'] if not uneven(memory) else [f'{host}={want >> 20}M' for host, want in hosts.items()]
+        text += f'; --memory {",".join(amounts)} would do'
+    return text + others
 
 
 def footprint_of(footprint, rank, layer):
     return max(s[rank].held[layer.index].size for s in footprint.shares if layer.index in s[rank].held)
 
 
-def more_ranks(model, memory):
-    """', or N ranks' where some larger number fits the budget, without parts."""
+def more_ranks(budget):
+    """', or N ranks' where some larger number, each with as little as the poorest now, fits the budget, without parts."""
+    model, memory = budget.least[3], min(budget.memory)
     for ranks in sorted({model.ranks + 1, model.ranks + 2, model.ranks * 3 // 2 + 1, *(model.ranks * k for k in (2, 3, 4, 6, 8))}):
         if ranks > 64:
             break

@@ -3,7 +3,7 @@
 The step is a chain of stages, each as long as its slowest rank needs: layers of a group (batch norm and halos let no rank run ahead),
 exchanges where they are not hidden, sums of gradients as far as they outlast the backward pass.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .buffers import sources_of
 from .extents import Extents
@@ -30,13 +30,16 @@ class Price:
 
 class CostModel:
     """Prices plans for one network, batch and number of ranks on a Machine. frozen: batch norm needs no sums; training: not only a forward pass;
-    course: see footprint.py.
+    course: see footprint.py; order: that of its plans, speeds of `machine` are by tile.
 
     priced: how many groups were priced one by one.
     """
 
-    def __init__(self, network, machine, batch, ranks, frozen=False, training=True, course=Course()):
-        self.network, self.machine, self.batch, self.ranks, self.training = network, machine.placed(ranks), batch, ranks, training
+    def __init__(self, network, machine, batch, ranks, frozen=False, training=True, course=Course(), order=()):
+        machine = machine.placed(ranks)
+        if order:
+            machine = replace(machine, speeds=tuple(machine.speeds[rank] for rank in order))
+        self.network, self.machine, self.batch, self.ranks, self.training, self.order = network, machine, batch, ranks, training, order
         self.layers = LayerCosts(network, self.machine, ranks, frozen, training)
         self.messages = MessageCosts(network, self.machine, batch, self.layers.pace, training)
         self.course, self.extents, self.sums, self.rows = course, {}, {}, {}

@@ -112,8 +112,12 @@ class Search:
             befores.sort(key=lambda before: value[before][start] if before else 0.0)
             for way in self.ways if befores else ():
                 ends = self.ends(way, start, cap)
-                for before in befores if ends.start < ends.stop else ():
-                    if limit < inf or self.promises(value, start, before, way, ends, bound):
+                if ends.start == ends.stop:
+                    continue
+                stops, inside = self.space.table(way).stops[ends], self.inside(way, start, ends, limit)
+                for before in befores:              # groups that would lower a value if they were entered for nothing
+                    reached = value[before][start] if before else 0.0
+                    if (reached + inside < np.minimum(value[way][stops], bound - self.rest[stops])).any():
                         self.relax(value, back, start, before, way, ends, price, limit)
         end = min(self.ways, key=lambda way: value[way][count])
         if not value[end][count] < bound:
@@ -123,12 +127,13 @@ class Search:
             start, before, (again, parts) = back[way][stop]
             groups.append(GroupPlan(start, stop, stripped(self.space.table(way).edges[stop]), (), again, parts))
             way, stop = before, start
-        return float(value[end][count]), Plan(self.model.ranks, self.model.batch, tuple(reversed(groups)))
+        return float(value[end][count]), Plan(self.model.ranks, self.model.batch, tuple(reversed(groups)), order=self.model.order)
 
-    def promises(self, value, start, before, way, ends, bound):
-        """Whether groups from `start` would lower a value if they were entered for nothing."""
-        stops, reached = self.space.table(way).stops[ends], value[before][start] if before else 0.0
-        return (reached + self.space.inner(way, start, ends, self.mix) < np.minimum(value[way][stops], bound - self.rest[stops])).any()
+    def inside(self, way, start, ends, limit):
+        """Seconds that the layers of groups take at least, in parts where that is allowed."""
+        found = self.space.inner(way, start, ends, self.mix)
+        more = [self.space.parted(way, start, parts)[0][ends] for parts in self.parts] if limit < float('inf') else []
+        return found + np.minimum.reduce([np.zeros(len(found)), *more])
 
     def relax(self, value, back, start, before, way, ends, price, limit):
         """Lower the values at all ends that groups from `start` reach."""
@@ -163,12 +168,13 @@ class Search:
         return found
 
 
-def searches_of(model, grid, groups, recompute, layout, parts=PARTS):
-    """A Search for every way to cut large maps that may be chosen. Raises PlanError."""
-    network, ranks, batch = model.network, model.ranks, model.batch
+def searches_of(model, grid, groups, recompute, layout, parts=PARTS, shares=(), idle=0):
+    """A Search for every way to cut large maps that may be chosen. shares: of tiles, by speed where there are none; idle: ranks that get no tile.
+    Raises PlanError."""
+    network, ranks, batch = model.network, model.ranks - idle, model.batch
     if layout not in LAYOUTS:
         raise PlanError(f'layout={layout!r}: expected one of {", ".join(LAYOUTS)}')
-    space, speeds = Space(model), model.machine.speeds
+    space, speeds = Space(model), [1 / share for share in shares] or model.machine.speeds[:ranks]
     samples = Way((min(batch, ranks), 1, 1, 1))
     mains = [checked(grid, ranks, batch)] if grid else [samples] if layout == 'samples' else main_ways(network, ranks, batch)
     if not grid and (layout in ('spatial', 'tail') or not isinstance(groups, str) or groups != 'auto'):

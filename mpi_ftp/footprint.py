@@ -48,7 +48,7 @@ class Footprint:
         self.layouts = plan.layouts(network)
         self.shares = self.shares_of(training)
         self.evaluated = self.shares_of(False) if training else self.shares
-        self.kept, self.asked = {}, {}
+        self.kept, self.asked, self.works = {}, {}, {}
 
     def shares_of(self, training):
         return [[self.plan.share(self.network, self.layouts, g, rank, training) for rank in range(self.plan.ranks)] for g in self.plan.groups]
@@ -161,9 +161,14 @@ class Footprint:
                 layer = self.network.layers[index]
                 for part in parts if layer.tensors else ():
                     if not part.computed[index].empty:
-                        a, b = scratch(layer, part.computed[index])
+                        a, b = self.scratch(layer, part.computed[index].shape)
                         whole, own = max(whole, a), max(own, b)
         return whole + own * self.machine.threads
+
+    def scratch(self, layer, shape):
+        if (layer.index, shape) not in self.works:
+            self.works[layer.index, shape] = scratch(layer, shape)
+        return self.works[layer.index, shape]
 
     def pictures(self, rank):
         """Tiles of the picture that a loader holds."""
@@ -194,9 +199,9 @@ def _bytes(box, block):
     return prod(storage_shape(box, block)) * ITEM
 
 
-def scratch(layer, box):
-    """(bytes shared by threads, bytes of each thread) that a convolution's kernels work in, all passes."""
-    n, _, h, w = box.shape
+def scratch(layer, shape):
+    """(bytes shared by threads, bytes of each thread) that a convolution's kernels work in, all passes, for a box (N, C, H, W) of its output."""
+    n, _, h, w = shape
     window = layer.rows.size, layer.columns.size
     passes = {pass_: options['algorithm'] for pass_, options in algorithms(layer, np.float32).items()
               if pass_ != 'backward_data' or layer.inputs[0] >= 0}

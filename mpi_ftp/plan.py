@@ -42,17 +42,19 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """`batch` samples at a time on `ranks` ranks. predicted: what the cost model expects, for the record."""
+    """`batch` samples at a time on `ranks` ranks. predicted: what the cost model expects, for the record; order: the rank of each tile, the first one's
+    first, where they are not numbered alike."""
     ranks: int
     batch: int
     groups: tuple
     predicted: dict = field(default_factory=dict, compare=False)
+    order: tuple = ()
 
     def layouts(self, network):
         """{tensor index: its owned Layout} of every layer."""
         found = {}
         for group in self.groups:
-            last = Layout.cut(network.tensor_shape(group.last, self.batch), group.edges, self.ranks)
+            last = Layout.cut(network.tensor_shape(group.last, self.batch), group.edges, self.ranks, self.order)
             for index in range(group.start, group.stop):
                 found[index] = owned_layout(network, group.last, last, index)
         return found
@@ -77,7 +79,7 @@ class Plan:
     def from_json(record):
         groups = tuple(GroupPlan(g['start'], g['stop'], tuple(map(tuple, g['edges'])), tuple(g['cuts']), g['recompute'],
                                  tuple(g.get('parts', (1, 1)))) for g in record['groups'])
-        return Plan(record['ranks'], record['batch'], groups, record.get('predicted', {}))
+        return Plan(record['ranks'], record['batch'], groups, record.get('predicted', {}), tuple(record.get('order', ())))
 
 
 def grid_edges(shape, grid):

@@ -70,10 +70,9 @@ def draw_group(axis, network, plan, layouts, number, group):
         for ((top, bottom), (left, right)), ranks in shown.items() if plan.ranks <= 16 else ():
             axis.text((left + right) / 2, (top + bottom) / 2, ' '.join(map(str, ranks)), ha='center', va='center', fontsize=9, color='white')
     else:
-        parts = c if c > 1 else n if n > 1 else 1
         edges = group.edges[1] if c > 1 else group.edges[0] if n > 1 else (0, 1)
-        for rank in range(parts):
-            lo, hi = (width * e / edges[-1] for e in edges[rank:rank + 2])
+        for rank, *ends in zip(plan.order or range(plan.ranks), edges, edges[1:]):
+            lo, hi = (width * e / edges[-1] for e in ends)
             axis.add_patch(Rectangle((lo, 0), hi - lo, height, facecolor=colour(rank), alpha=.75, hatch='//' if c > 1 else '..', edgecolor='white'))
     axis.set_xlim(-.03 * width - .5, 1.03 * width + .5)
     axis.set_ylim(1.03 * height + .5, -.03 * height - .5)

@@ -12,7 +12,7 @@ def layout_words(plan, group):
         words.append(f'filters/{c}')
     if n > 1:
         words.append(f'samples/{n}')
-    cut = ' '.join(words) or ('all' if plan.ranks == 1 else 'rank 0')
+    cut = ' '.join(words) or ('all' if plan.ranks == 1 else f'rank {(plan.order or (0,))[0]}')
     return cut + (', {}x{} parts'.format(*group.parts) if group.parted else '')
 
 

@@ -75,7 +75,7 @@ def plan_again(world, network, batch, job, plan, machine, watch, course=Course()
     changed = drift(machine, seen) if seen else None
     if changed:
         now, why = changed
-        before = CostModel(network, now, batch, plan.ranks).price(plan).seconds
+        before = CostModel(network, now, batch, plan.ranks, order=plan.order).price(plan).seconds
         try:
             new = fitting(network, plan.ranks, batch, now, job, memory, course)
         except (MemoryRefused, PlanError):                  # nothing better than what runs
@@ -121,11 +121,19 @@ def fitting(network, ranks, batch, machine, job, memory, course=Course()):
     plan = find(None)
     if machine.crowd * machine.threads > machine.cores and job.grid == 'auto' and job.parts is None:
         plan = sooner(plan, with_idle_ranks(network, batch, machine, job, ranks, course))
-    if plan.predicted['bytes'] > min(memory):
-        plan = find(min(memory))
-        if plan.predicted['bytes'] > min(memory):
-            raise MemoryRefused(f'parts of {"x".join(map(str, job.parts))} take {plan.predicted["bytes"] >> 20} MiB, more than the {min(memory) >> 20} MiB of a rank')
+    if lacking(network, plan, machine, memory, course)[0] > 0:
+        plan = find(memory)
+        over, rank = lacking(network, plan, machine, memory, course)
+        if over > 0:
+            raise MemoryRefused(f'parts of {"x".join(map(str, job.parts))} take {memory[rank] + over >> 20} MiB, more than the {memory[rank] >> 20} MiB of rank {rank}')
     return plan
+
+
+def lacking(network, plan, machine, memory, course):
+    """(bytes, rank) of the rank that lacks most under a plan, negative where all have enough."""
+    if plan.predicted['bytes'] <= min(memory):
+        return plan.predicted['bytes'] - min(memory), plan.predicted['fullest']
+    return Footprint(network, plan, machine.placed(plan.ranks), course=course).over(memory)
 
 
 def with_idle_ranks(network, batch, machine, job, ranks, course=Course()):

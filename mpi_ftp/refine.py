@@ -8,7 +8,8 @@ from .footprint import Footprint
 
 def refined(model, plan, cuts):
     """The plan with backward cuts, and with edges moved where ranks are not alike."""
-    return with_moved_edges(model, with_cuts(model, plan, cuts))
+    plan = with_cuts(model, plan, cuts)
+    return plan if model.layers.even else with_moved_edges(model, plan)
 
 
 def with_cuts(model, plan, cuts):
@@ -33,13 +34,12 @@ def with_cuts(model, plan, cuts):
     return plan
 
 
-def with_moved_edges(model, plan, most=400):
-    """The plan with single cut points moved as long as that lowers the predicted step, where ranks differ in speed; at most `most` trials.
+def with_moved_edges(model, plan, fits=None, most=400):
+    """The plan with single cut points moved as long as that lowers the predicted step; at most `most` trials.
+    fits(plan): whether it may be.
 
     A cut that runs through several groups in the same place is moved in all of them first, by the same part of the map.
     """
-    if model.layers.even:
-        return plan
     best, trials = model.price(plan).seconds, 0
     for share in (1 / 16, 1 / 32, 1 / 64, 0):
         improved = True
@@ -48,7 +48,7 @@ def with_moved_edges(model, plan, most=400):
             for changed in moves(plan, share):
                 trials += 1
                 seconds = model.price(changed).seconds
-                if seconds < best * .9995:
+                if seconds < best * .9995 and (fits is None or fits(changed)):
                     best, plan, improved = seconds, changed, True
                     break
                 if trials >= most:

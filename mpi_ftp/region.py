@@ -91,15 +91,16 @@ class Layout:
     regions: tuple
 
     @staticmethod
-    def cut(shape, edges, ranks):
+    def cut(shape, edges, ranks, order=()):
         """The product of per-axis cut points, W varying fastest; ranks beyond the product own nothing.
 
-        `edges` holds, for N, C, H and W, cut points from 0 to the size, e.g. (0, 7, 13).
+        `edges` holds, for N, C, H and W, cut points from 0 to the size, e.g. (0, 7, 13); order: the rank of each box where they are not numbered alike.
         """
         spans = [list(zip(e, e[1:])) for e in edges]
         boxes = [Region(*zip(*span)) for span in product(*spans)]
         boxes = [NOTHING if b.empty else b for b in boxes]
-        return Layout(tuple(shape), tuple(boxes + [NOTHING] * (ranks - len(boxes))))
+        of_rank = dict(zip(order or range(ranks), boxes))
+        return Layout(tuple(shape), tuple(of_rank.get(rank, NOTHING) for rank in range(max(ranks, len(boxes)))))
 
     @staticmethod
     def on_rank(shape, ranks, rank=0):

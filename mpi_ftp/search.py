@@ -5,9 +5,10 @@ from .budget import within
 from .cost import CostModel
 from .dynamic import MIXES, PARTS, Search, checked_cuts, searches_of
 from .errors import PlanError
-from .footprint import Course
+from .footprint import Course, Footprint
 from .plan import per_layer
 from .refine import predicted, refined
+from .shares import lame, orders
 
 WORTH = .005                # of a step: what sums must take for another view of them to be worth a search
 SLACK = 1.02                # the tables know no overlap of sums of gradients: a little more by them may be less
@@ -17,19 +18,33 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
     """The fastest Plan by the cost model, `predicted` filled with seconds, parts, groups and bytes.
 
     grid: (rows, columns), (samples, rows, columns) or None; groups: 'auto', 'per-layer', 'fused' or first layers; cuts: backward cuts, 'auto', 'none' or layers;
-    recompute: 'auto', 'all', 'none'; memory: bytes that no rank may exceed; layout: one of LAYOUTS: of maps by rows and columns, of samples alone (data
-    parallel), or by rows and columns first and the tail on one rank. training False: of a forward pass;
+    recompute: 'auto', 'all', 'none'; memory: bytes that no rank may exceed, one number or a tuple by rank; layout: one of LAYOUTS: of maps by
+    rows and columns, of samples alone (data parallel), or by rows and columns first and the tail on one rank. training False: of a forward pass;
     course: see footprint.py. Raises PlanError and MemoryRefused.
     """
-    model = CostModel(network, machine, batch, ranks, training=training, course=course)
+    machine = machine.placed(ranks)
     if not training:
         recompute, cuts = 'none', 'none'
     checked_cuts(network, cuts)
-    searches = searches_of(model, grid, groups, recompute, layout, PARTS if cuts in (None, 'auto', 'none') else ())
-    if memory is None:
-        plan, search = fastest(searches)
-        return predicted(model, refined(model, plan, cuts), search)
-    return within(model, searches, cuts, memory)
+    parts = PARTS if cuts in (None, 'auto', 'none') else ()
+
+    def searches(order=(), shares=(), idle=0):
+        model = CostModel(network, machine, batch, ranks, training=training, course=course, order=order)
+        return searches_of(model, grid, groups, recompute, layout, parts, shares, idle)
+
+    some = sorted({0, lame(machine.speeds)} if grid is None and layout == 'auto' else {0})
+    free = best_refined([fastest(searches(order, idle=idle)) for order in orders(machine, batch) for idle in some], cuts)
+    memory = memory if memory is None or isinstance(memory, tuple) else (memory,) * ranks
+    if memory is None or free.predicted['bytes'] <= min(memory) or Footprint(network, free, machine, training, course).over(memory)[0] <= 0:
+        return free
+    return within(searches, machine, memory, cuts, orders(machine, batch), some)
+
+
+def best_refined(found, cuts):
+    """The plan with the shortest step of some (Plan, Search), refined."""
+    plans = [(refined(search.model, plan, cuts), search) for plan, search in found]
+    plan, search = min(plans, key=lambda entry: entry[1].model.price(entry[0]).seconds)
+    return predicted(search.model, plan, search)
 
 
 def fastest(searches):

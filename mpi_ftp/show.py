@@ -118,11 +118,11 @@ def whole_numbers(option, text):
 
 
 def memory_of(job, machine):
-    """Bytes of the poorest rank, where the job limits them."""
+    """Bytes that each rank may hold, where the job limits them."""
     if not isinstance(job.memory, tuple):
         return job.memory
     hosts = [machine.host(rank) for rank in range(len(machine.hosts))]
-    return min(given(job.memory, hosts, [UNLIMITED] * len(hosts)))
+    return given(job.memory, hosts, [UNLIMITED] * len(hosts))
 
 
 def machine_of(job, network, batch):

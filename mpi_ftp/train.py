@@ -3,6 +3,7 @@ import gc
 import math
 import signal
 import time
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -20,7 +21,6 @@ from .model import Model
 from .network import read_network
 from .parameters import TRAINED
 from .pictures import Pictures
-from .plan import Plan
 from .plan_table import plan_table
 from .planning import course_of, mini_batch, plan_again, plan_run
 from .replan import Watch, move
@@ -223,7 +223,7 @@ class Trainer:
         if not self.course.evaluates:
             return {}
         self.model.arena.release()                                  # nothing in it lives from one iteration to the next
-        plan = Plan(self.plan.ranks, self.mini, self.plan.groups)
+        plan = replace(self.plan, batch=self.mini)
         model = Model(self.network, plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
         result = evaluate(world, model, self.job.data, self.job.val_split, self.job.reader)
         model.arena.release()

@@ -143,3 +143,16 @@ def test_found_plans_train_as_one_rank_does(tmp_path, name):
         machine = replace(made_up_machine(comm.size, link), base=0)
         for recompute in 'none', 'all':
             compare_with_one_rank(network, comm.broadcast(find_plan(network, comm.size, 2, machine, recompute=recompute)), comm)
+
+
+@pytest.mark.mpi(2, 3, 4, timeout=180)
+@pytest.mark.parametrize('name', ['tiny-yolo', 'reorg'])
+def test_plans_for_uneven_ranks_train_as_one_rank_does(tmp_path, name):
+    """Ranks of which the first is the slowest, or has the least memory: tiles are dealt in another order than ranks are numbered."""
+    comm = comm_module.world()
+    network = network_of(tmp_path / f'{comm.rank}' if (tmp_path / f'{comm.rank}').mkdir() is None else tmp_path, name, 36, 52)
+    for speeds in (3, 1, 2, 1), (9, 1, 1, 1):
+        machine = replace(made_up_machine(comm.size, LINKS['quick'], speeds=tuple(map(float, speeds[:comm.size]))), base=0)
+        plan = comm.broadcast(find_plan(network, comm.size, 2, machine))
+        assert plan.order and plan.order[0] != 0
+        compare_with_one_rank(network, plan, comm)
