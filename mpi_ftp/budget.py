@@ -1,15 +1,21 @@
 """Plans under a limit of memory: bytes kept for the backward pass get a price that is raised until a plan fits; fits are checked by footprint.py."""
+from dataclasses import replace
+from itertools import pairwise
+
 from .cost import CostModel
 from .dynamic import searches_of
 from .errors import MemoryRefused
 from .footprint import Footprint
-from .refine import predicted, with_cuts, with_moved_edges
+from .part_cost import fits
+from .refine import predicted, with_cuts, with_group, with_moved_edges
 from .shares import by_memory, roomy_orders, uneven
+from .subtiles import with_parts
 
 PRICES = 0.0, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 16.0, 256.0      # what all bytes kept from forward to backward are worth, in steps
 LIMITS = 1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32        # of the whole tape: the most that one group may recompute at once
 SPARE = 1, 1 / 2, 1 / 4                         # of what a rank could fill besides the process, where that was not enough
 SLACK = 1.05                                    # what a plan may cost by the tables, which know no overlap, to be worth a look
+SQUEEZED = 6                                    # plans that are taken in more parts where none fits
 TRIED = 3                                       # ways to cut large maps that are tried under a limit of memory
 
 
@@ -47,6 +53,8 @@ class Budget:
             for order in roomy_orders(machine, self.memory) if spare == 1 or not self.best else ():
                 for shares in by_memory([machine.speeds[rank] for rank in order or range(len(machine.speeds))], self.rooms(order, spare)):
                     self.try_searches([search for search in ask(order, shares) if search.main.parts in mains], LIMITS[::2])
+        if self.best is None:
+            self.squeeze()
 
     def rooms(self, order, spare):
         """Bytes by tile that a rank may fill: without the process, and without the weights that the leanest plan leaves there; of ranks that lack some
@@ -81,6 +89,26 @@ class Budget:
                 low = trial + 1
             trial = (low + high) // 2
 
+    def squeeze(self):
+        """Where nothing fits as it was found: take the groups of the plans that need least in more parts, then in as few as the limit allows. A search
+        bounds what a group keeps; what kernels work in, and what other groups hold meanwhile, it does not know."""
+        for plan, (_, search) in sorted(self.seen.items(), key=lambda entry: entry[1][0])[:SQUEEZED]:
+            for parts in search.parts:
+                changed = with_parts(search.model.network, heads_apart(search.model.network, plan), parts, search.model.training)
+                if possible(changed) and self.fits(search, changed):
+                    changed = self.loosened(search, changed)
+                    seconds = search.model.price(changed).seconds
+                    if self.best is None or seconds < self.best[0]:
+                        self.best = seconds, changed, search
+
+    def loosened(self, search, plan):
+        """The plan with each group in turn in those parts, or whole, that take least time and still fit."""
+        for number, group in enumerate(plan.groups):
+            if group.parted:
+                trials = [with_group(plan, number, replace(group, parts=other)) for other in ((1, 1), *search.parts)]
+                plan = min((trial for trial in trials if possible(trial) and self.fits(search, trial)), key=lambda trial: search.model.price(trial).seconds)
+        return plan
+
     def fits(self, search, plan):
         """Whether no rank holds more than it may."""
         if plan not in self.seen:
@@ -91,6 +119,21 @@ class Budget:
             if self.least is None or over < self.least[0]:
                 self.least = over, rank, footprint, model
         return self.seen[plan][0] <= 0
+
+
+def possible(plan):
+    """Whether every tile of a group in parts has as many rows and columns."""
+    return all(fits(group.edges, group.parts) for group in plan.groups if group.parted)
+
+
+def heads_apart(network, plan):
+    """The plan with heads in groups of their own, which cannot be taken in parts, where they are cut as what they read."""
+    groups = []
+    for group in plan.groups:
+        starts = [index for index in range(group.start + 1, group.stop) if network.layers[index].is_head and not group.cuts
+                  and network.layers[index - 1].out_shape == network.layers[index].out_shape]
+        groups += [replace(group, start=a, stop=b) for a, b in pairwise([group.start, *starts, group.stop])]
+    return replace(plan, groups=tuple(groups))
 
 
 def promising(searches):

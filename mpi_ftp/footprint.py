@@ -19,11 +19,10 @@ from .subtiles import part_shares
 from .tile import BLOCK, storage_shape
 
 ITEM = 4
-AHEAD = 4                   # tiles of the picture: the one at work, two prepared, one in the making
 LATER = 24 << 20            # what a process takes after its profile, whatever the network: index of the data set, libraries, odds and ends (19 to 23 measured)
 MPI = 8 << 20               # of its own buffers and for sums of gradients (3 to 4), where there are other ranks
 EVALUATION = 36 << 20       # detections and metrics (25 to 28 measured)
-PLOTS = 36 << 20            # on rank 0, for the curves (31 measured)
+PLOTS = 34 << 20            # on rank 0, for the curves (31 measured)
 PHASES = 'training', 'evaluation', 'saving'
 STAYS = {'evaluation': 16 << 20, 'saving': 26 << 20}        # of what they took when they are over (11, 22)
 
@@ -31,10 +30,11 @@ STAYS = {'evaluation': 16 << 20, 'saving': 26 << 20}        # of what they took 
 @dataclass(frozen=True)
 class Course:
     """How a run goes, as far as its memory knows: evaluates a split; goes on when it has evaluated or saved; paged: its weights wait in a file, memory
-    holds those of the group at work."""
+    holds those of the group at work; ahead: mini-batches of pictures that wait."""
     evaluates: bool = True
     goes_on: bool = True
     paged: bool = False
+    ahead: int = 2
 
 
 class Footprint:
@@ -96,10 +96,13 @@ class Footprint:
         takes = {'evaluation': EVALUATION * (self.training and self.course.evaluates), 'saving': PLOTS * (self.training and rank == 0)}
         stays = sum(min(STAYS[other], nbytes) for other, nbytes in takes.items() if other != name and (self.course.goes_on or name == 'saving'))
         later = LATER + MPI * (self.plan.ranks > 1) + takes.get(name, 0) + stays
-        pictures, messages = self.pictures(rank), self.messages(rank, self.training)
+        pictures, messages = self.pictures(rank, self.course.ahead), self.messages(rank, self.training)
         if self.training and name == 'evaluation':          # what trains stays beside it
-            pictures, messages = 2 * pictures, messages + self.messages(rank, False)
-        return {'tiles': tiles, 'parameters': self.parameters(rank), 'messages': messages, 'workspace': self.workspace(rank), 'pictures': pictures,
+            pictures, messages = pictures + self.pictures(rank, 2), messages + self.messages(rank, False)
+        workspace = self.workspace(rank)
+        if name == 'saving':
+            pictures, workspace = pictures * self.course.goes_on, 0
+        return {'tiles': tiles, 'parameters': self.parameters(rank, name), 'messages': messages, 'workspace': workspace, 'pictures': pictures,
                 'process': self.machine.base + later}
 
     def arena(self, rank, training):
@@ -122,11 +125,11 @@ class Footprint:
         return sum(prod(local_shape(self.network.layers[index], name, span)) for index, span in self.channels(rank).items()
                    for name, _ in self.network.layers[index].tensors if name in TRAINED and (group is None or group.start <= index < group.stop))
 
-    def parameters(self, rank):
-        """Weights, and gradients and momentum where they are trained."""
+    def parameters(self, rank, name='training'):
+        """Weights, and momentum and gradients where they are trained; between iterations gradients take nothing."""
         if self.course.paged:
             return max(self.weights(rank, group) for group in self.plan.groups) * ITEM
-        return (3 if self.training else 1) * self.weights(rank) * ITEM
+        return ((3 if name == 'training' else 2) if self.training else 1) * self.weights(rank) * ITEM
 
     def slices(self):
         """A slice of a tensor on its way to a file: stored, in plain order and as received."""
@@ -170,10 +173,10 @@ class Footprint:
             self.works[layer.index, shape] = scratch(layer, shape)
         return self.works[layer.index, shape]
 
-    def pictures(self, rank):
-        """Tiles of the picture that a loader holds."""
+    def pictures(self, rank, ahead):
+        """Tiles of the picture: the one at work, one in the making, and what a loader has prepared."""
         boxes = [shares[rank].held.get(PICTURE, NOTHING) for shares in self.shares]
-        return AHEAD * max(_bytes(box, self.network.shape[0]) for box in boxes)
+        return (2 + ahead) * max(_bytes(box, self.network.shape[0]) for box in boxes)
 
 
 def corners(regions):

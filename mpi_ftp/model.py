@@ -8,6 +8,7 @@ from .exchange import Exchange
 from .group import GroupRun
 from .layers.base import State
 from .layers.convolution import algorithms
+from .limits import trim
 from .memory import Arena
 from .parameters import Parameters
 from .parted import PartedRun
@@ -184,6 +185,14 @@ class Model:
         for group in reversed(self.groups):
             group.backward()
         self.catch_up()
+
+    def rest(self):
+        """Give back to the system what holds nothing from one step to the next: tiles, gradients that are summed and used, what kernels work in."""
+        from .kernels import threads
+        self.arena.release()
+        self.parameters.release_gradients()
+        threads.forget()
+        trim()
 
     def first_not_finite(self, picture, truths):
         """The first layer with an output on this rank that is not finite; the number of layers if there is none. Runs forward (collective)."""

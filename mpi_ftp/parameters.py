@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from . import kernels
-from .memory import Paged, aligned_zeros
+from .memory import Paged, Pages, aligned_zeros
 from .tile import BLOCK
 
 TRAINED = ('filters', 'bias', 'scale')
@@ -65,8 +65,10 @@ class Parameters:
                         size += count
         self.paged = Paged(size, dtype) if paged else None
         self.flat = self.paged.array if paged else aligned_zeros(size, dtype)
-        self.grads = aligned_zeros(size if training else 0, dtype)
-        self.momentum = aligned_zeros(size if training else 0, dtype)
+        count = size if training else 0
+        self.gradient_pages = Pages(count * self.dtype.itemsize)
+        self.grads = np.frombuffer(self.gradient_pages.map, dtype, count)
+        self.momentum = aligned_zeros(count, dtype)
         self.statistics = {}
         for layer in network.layers:
             if layer.normalize and layer.index in channels:
@@ -166,6 +168,10 @@ class Parameters:
             if mine:
                 buckets.append((layers[-1], mine[0].first, mine[-1].last, self.comms[layers[0]]))
         return buckets
+
+    def release_gradients(self):
+        """Give the memory of gradients back to the system until the next step: they are zeros, or lost where it does not take it."""
+        self.gradient_pages.advise('MADV_DONTNEED')
 
     def zero_gradients(self):
         self.grads[:] = 0

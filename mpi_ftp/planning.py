@@ -112,17 +112,23 @@ def picture_seconds(side=256):
 
 
 def fitting(network, ranks, batch, machine, job, memory, course=Course()):
-    """The fastest plan that keeps to the job and, on each rank, to its bytes of `memory`."""
-    def find(memory):
+    """The fastest plan that keeps to the job and, on each rank, to its bytes of `memory`; `predicted` says how many mini-batches of pictures to prepare
+    `ahead`: as many as `course` says, or none where that is too much."""
+    def find(memory, course=course):
         found = find_plan(network, ranks, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=job.groups,
                           cuts=job.backward_cuts, recompute=job.recompute, memory=memory, layout=job.layout, course=course)
-        return in_parts(network, found, machine, job, course)
+        found = in_parts(network, found, machine, job, course)
+        return replace(found, predicted={**found.predicted, 'ahead': course.ahead})
 
     plan = find(None)
     if machine.crowd * machine.threads > machine.cores and job.grid == 'auto' and job.parts is None:
         plan = sooner(plan, with_idle_ranks(network, batch, machine, job, ranks, course))
     if lacking(network, plan, machine, memory, course)[0] > 0:
-        plan = find(memory)
+        try:
+            plan = find(memory)
+        except MemoryRefused:
+            course = replace(course, ahead=0)
+            plan = find(memory, course)
         over, rank = lacking(network, plan, machine, memory, course)
         if over > 0:
             raise MemoryRefused(f'parts of {"x".join(map(str, job.parts))} take {memory[rank] + over >> 20} MiB, more than the {memory[rank] >> 20} MiB of rank {rank}')

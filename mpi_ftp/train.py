@@ -109,7 +109,7 @@ class Trainer:
         last = network.heads[-1]
         options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else {}, job.augment)
         return Feed(self.world, job.data, job.split, network.tensor_shape(-1, self.mini), self.model.picture, job.reader, options=options,
-                    seed=job.seed, state=self.state, dtype=self.dtype)
+                    seed=job.seed, state=self.state, dtype=self.dtype, ahead=self.plan.predicted.get('ahead', 2))
 
     def show(self, table):
         """A rich table on the terminal and in the log."""
@@ -153,9 +153,7 @@ class Trainer:
                 row = self.step()
                 self.watch.step(row)
                 times.append([row[name] for name in TIMES])
-                if job.val_every and self.iteration % job.val_every == 0 and self.iteration < self.total:
-                    row.update(self.evaluate())
-                if self.iteration == self.total:
+                if self.iteration == self.total or job.val_every and self.iteration % job.val_every == 0:
                     row.update(self.evaluate())
                 folder.row(**row)
                 progress.step(self.iteration, f'loss {row["loss"]:.4f}  rate {row["rate"]:.3g}  {row["seconds"]:.3f} s')
@@ -163,6 +161,7 @@ class Trainer:
                     self.save()
                 if self.state[0] > epoch and job.replan and self.world.size > 1:
                     self.replan()
+        self.feed.close()                                           # what it has prepared is room to draw in
         self.save()
         self.summarise(times)
         if self.iteration >= self.total:
@@ -222,7 +221,7 @@ class Trainer:
         world = self.world
         if not self.course.evaluates:
             return {}
-        self.model.arena.release()                                  # nothing in it lives from one iteration to the next
+        self.model.rest()
         plan = replace(self.plan, batch=self.mini)
         model = Model(self.network, plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
         result = evaluate(world, model, self.job.data, self.job.val_split, self.job.reader)
@@ -258,7 +257,7 @@ class Trainer:
         meta = {'iteration': self.iteration, 'seen': self.seen, 'loader': list(self.state), 'seed': self.job.seed, 'job': self.job.toml(),
                 'plan': self.plan.to_json(), 'cfg': self.job.cfg.read_text()}
         folder, parameters = self.folder, self.model.parameters
-        self.model.arena.release()
+        self.model.rest()
         save_checkpoint(getattr(folder, 'checkpoint', None), self.world, parameters, meta)
         save_weights(getattr(folder, 'weights', None), self.world, parameters, self.seen)
         if self.world.rank == 0 and self.iteration:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 from planning_core import made_up_machine, network_of
 
-from mpi_ftp.footprint import Footprint
+from mpi_ftp.footprint import LATER, Course, Footprint
 from mpi_ftp.memory import Arena
 from mpi_ftp.plan import GroupPlan, Plan, by_hand
 from mpi_ftp.step_buffers import group_buffers
@@ -33,3 +33,14 @@ def test_a_rank_without_a_tile_holds_no_weights(tmp_path):
     edges = tuple((0, v) for v in network.tensor_shape(len(network) - 1, 1))
     footprint = Footprint(network, Plan(3, 1, (GroupPlan(0, len(network), edges),)), made_up_machine(3))
     assert footprint.weights(0) > 0 and footprint.weights(1) == footprint.weights(2) == 0
+
+
+def test_what_a_run_does_not_do_takes_no_memory(tmp_path):
+    network = network_of(tmp_path, h=64, w=96)
+    plan = by_hand(network, 1, 1, (1, 1), [0, 4])
+    machine = made_up_machine()
+    busy, quiet, hasty = (Footprint(network, plan, machine, course=course) for course in (Course(), Course(False, False), Course(False, False, ahead=0)))
+    assert busy.phases() == ['training', 'evaluation', 'saving'] and quiet.phases() == ['training', 'saving']
+    assert busy.phase(0, 'training')['process'] > quiet.phase(0, 'training')['process'] == machine.base + LATER        # what drawing leaves, and evaluating
+    assert busy.phase(0, 'saving')['pictures'] == 2 * hasty.phase(0, 'training')['pictures'] > quiet.phase(0, 'saving')['pictures'] == 0
+    assert 2 * quiet.parameters(0) == 3 * quiet.parameters(0, 'saving') > 0

@@ -59,6 +59,9 @@ def test_a_plan_larger_than_the_host_is_refused(tmp_path, monkeypatch):
     with pytest.raises(MemoryRefused, match='lacks') as refused:
         planning.fitting(network, 1, 2, machine, job, (base,))
     assert refused.value.exit_code == 8
+    enough = int(str(refused.value).split('--memory ')[1].split('M')[0]) << 20
+    least = planning.fitting(network, 1, 2, machine, job, (enough,))
+    assert least.predicted['bytes'] <= enough and (free.predicted['ahead'], least.predicted['ahead']) == (2, 0)      # pictures are made when they are asked for
 
 
 def test_a_stale_machine_file_is_measured_again(tmp_path, capsys):

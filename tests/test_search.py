@@ -9,6 +9,7 @@ from core import compare_with_one_rank
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp.budget import Budget
 from mpi_ftp.cost import CostModel
 from mpi_ftp.dynamic import MIXES, Search, searches_of
 from mpi_ftp.errors import MemoryRefused, PlanError
@@ -16,6 +17,7 @@ from mpi_ftp.footprint import Footprint
 from mpi_ftp.plan import GroupPlan, Plan, by_hand
 from mpi_ftp.search import fastest, find_plan
 from mpi_ftp.space import Space
+from mpi_ftp.subtiles import check
 from mpi_ftp.ways import Way, main_ways, sized, stripped
 
 LINKS = {'quick': (1e-6, 1e9), 'slow': (1e-3, 1e7), 'far': (2e-2, 1e8)}
@@ -119,6 +121,21 @@ def test_the_budget_of_a_refusal_is_enough(tmp_path):
         find_plan(network, 2, 1, machine, memory=1 << 20)
     enough = int(str(refused.value).split('--memory ')[1].split('M')[0]) << 20
     assert find_plan(network, 2, 1, machine, memory=enough).predicted['bytes'] <= enough
+
+
+def test_where_nothing_fits_groups_are_taken_in_more_parts(tmp_path, monkeypatch):
+    network, machine = network_of(tmp_path, 'tiny-yolo', 512, 512), made_up_machine()
+
+    def least():
+        with pytest.raises(MemoryRefused) as refused:
+            find_plan(network, 1, 1, machine, memory=1 << 20)
+        return int(str(refused.value).split('--memory ')[1].split('M')[0]) << 20
+    squeezed = least()
+    tight = find_plan(network, 1, 1, machine, memory=squeezed)
+    assert tight.predicted['bytes'] <= squeezed and any(group.parted for group in tight.groups)
+    check(network, tight)
+    monkeypatch.setattr(Budget, 'squeeze', lambda self: None)
+    assert least() > squeezed
 
 
 def test_many_ranks_are_priced_in_few_arrays(tmp_path):
