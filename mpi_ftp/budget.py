@@ -48,13 +48,21 @@ class Budget:
             for few in idle:
                 promise = promising(ask(order, idle=few))
                 self.try_searches(promise, LIMITS)
-        mains = {search.main.parts for search in promise}
-        for spare in SPARE if uneven(self.memory) else ():
-            for order in roomy_orders(machine, self.memory) if spare == 1 or not self.best else ():
-                for shares in by_memory([machine.speeds[rank] for rank in order or range(len(machine.speeds))], self.rooms(order, spare)):
-                    self.try_searches([search for search in ask(order, shares) if search.main.parts in mains], LIMITS[::2])
+        if uneven(self.memory):
+            self.try_shares(ask, machine, {search.main.parts for search in promise})
         if self.best is None:
             self.squeeze()
+
+    def try_shares(self, ask, machine, mains):
+        """Spare ranks with little memory: those that lack some even so do nothing in the end. mains: parts of the ways to cut large maps that are tried."""
+        ranks, orders = range(len(self.memory)), roomy_orders(machine, self.memory)
+        for spare in SPARE:
+            for order in orders if spare == 1 or not self.best else ():
+                for shares in by_memory([machine.speeds[rank] for rank in order or ranks], self.rooms(order, spare)):
+                    self.try_searches([search for search in ask(order, shares) if search.main.parts in mains], LIMITS[::2])
+        poor = sum(self.least[2].total(rank) > self.memory[rank] for rank in ranks)
+        for few in range(1, min(poor + 1, len(ranks))) if not self.best else ():
+            self.try_searches(promising(ask(orders[0], idle=few)), LIMITS[::2])
 
     def rooms(self, order, spare):
         """Bytes by tile that a rank may fill: without the process, and without the weights that the leanest plan leaves there; of ranks that lack some
@@ -175,9 +183,10 @@ def refusal(budget, would_do, others):
     machine, count = model.machine, f'{model.ranks} rank{"s" * (model.ranks > 1)}'
     part, nbytes = max(((p, b) for p, b in footprint.parts(rank).items() if p != 'process'), key=lambda item: item[1])
     layer = max(model.network.layers, key=lambda layer: footprint_of(footprint, rank, layer))
+    where = f'most goes to {part}, {mib(nbytes)}; the largest layer is {layer.name}' if nbytes >> 20 else 'its process alone takes more'
     who = f'rank {rank} on {machine.host(rank)}' if machine.names else f'rank {rank}'
     text = (f'no plan fits {mib(min(memory))} on {count}: {who}' if not uneven(memory) else f'no plan fits the memory of {count}: {who} may hold {mib(memory[rank])} and')
-    text += f' lacks {mib(over)} even with everything recomputed (most goes to {part}, {mib(nbytes)}; the largest layer is {layer.name})'
+    text += f' lacks {mib(over)} even with everything recomputed ({where})'
     if would_do:
         hosts = {machine.host(r): want for r, want in enumerate(would_do) if want > memory[r]}
         amounts = [f'{would_do[0] >> 20}M'] if not uneven(memory) else [f'{host}={want >> 20}M' for host, want in hosts.items()]

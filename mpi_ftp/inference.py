@@ -54,7 +54,7 @@ def planned(world, network, batch, job, last=None, paged=None, beside=0):
         return plan_inference(network, world.size, batch, job, last), bool(paged)
     machine = read_machine(job.machine) if job.machine else typical_machine(world)
     machine = replace(machine, base=world.maximum(resident()) + beside, peak=0)
-    memory = None if job.memory is None else min(budgets(world, job.memory))
+    memory = None if job.memory is None else budgets(world, job.memory)
     groups = job.groups if isinstance(job.groups, str) or last is None else [start for start in job.groups if start <= last]
 
     def find():
@@ -71,10 +71,11 @@ def planned(world, network, batch, job, last=None, paged=None, beside=0):
 
 
 def fitting(network, plan, machine, memory, paged, parts):
-    """The plan. Raises MemoryRefused where it takes more than `memory` bytes (None: whatever it takes)."""
-    need = Footprint(network, plan, machine.placed(plan.ranks), training=False, course=Course(paged=paged)).worst()[0]
-    if memory is not None and need > memory:
-        raise MemoryRefused(f'parts of {"x".join(map(str, parts))} take {need >> 20} MiB, more than the {memory >> 20} MiB of a rank')
+    """The plan. Raises MemoryRefused where a rank takes more than its bytes of `memory` (None: whatever it takes)."""
+    if memory is not None:
+        over, rank = Footprint(network, plan, machine.placed(plan.ranks), training=False, course=Course(paged=paged)).over(memory)
+        if over > 0:
+            raise MemoryRefused(f'parts of {"x".join(map(str, parts))} take {memory[rank] + over >> 20} MiB, more than the {memory[rank] >> 20} MiB of rank {rank}')
     return plan
 
 

@@ -4,6 +4,7 @@ the model expects of it.
 from dataclasses import replace
 
 from .footprint import Footprint
+from .part_cost import fits as parts_fit
 
 
 def refined(model, plan, cuts):
@@ -83,8 +84,8 @@ def with_edge(group, axis, edge, share, unit):
     place = edges[edge] + step
     if not step or not edges[edge - 1] < place < edges[edge + 1]:
         return None
-    moved = edges[:edge] + (place,) + edges[edge + 1:]
-    return replace(group, edges=group.edges[:axis] + (moved,) + group.edges[axis + 1:])
+    moved = replace(group, edges=group.edges[:axis] + (edges[:edge] + (place,) + edges[edge + 1:],) + group.edges[axis + 1:])
+    return None if group.parted and not parts_fit(moved.edges, group.parts) else moved
 
 
 def with_group(plan, number, group):

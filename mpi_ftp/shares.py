@@ -8,6 +8,7 @@ from .ways import MANY
 
 ALIKE = 1.1                 # times as fast, or as much memory: no difference
 LAME = 3.0                  # times slower than the quickest: a rank may be better left out
+SLIGHT = .02               # of the largest room: what a rank is given that has none
 NEAR = .02                  # of a share: two shares that are the same
 
 
@@ -60,7 +61,7 @@ def by_memory(speeds, rooms):
     """
     quick = normal(1 / np.array(speeds, float))
     found = [quick]
-    for room in (np.array(room, float) for room in rooms if min(room) > 0):
+    for room in (np.maximum(room, SLIGHT * max(room)) for room in rooms if max(room) > 0):
         for shares in (normal(np.minimum(quick, normal(room))), normal(room)):
             if all(np.abs(shares - other).max() > NEAR * shares.min() for other in found):
                 found.append(shares)
