@@ -100,10 +100,6 @@ class CostModel:
         row['exchange'] = float(enter['exchange'][0]) + sum(float(self.messages.cut(extents, cut)[0]) for cut in group.cuts if start <= cut < group.last)
         return {**row, 'halo_bytes': int(enter['halo_bytes'][0]), 'messages': int(enter['messages'][0])}
 
-    def sum_seconds(self, plan):
-        """Seconds of all sums of gradients, hidden or not."""
-        return sum(float(self.extent(group)[1]['sums'][0, group.start]) for group in plan.groups)
-
     def after(self, plan, rows):
         """{part: seconds} of what is left when the backward pass ends: sums of gradients that outlast it (on one host they take the
         cores' time), and the optimizer."""

@@ -38,7 +38,7 @@ class MessageCosts:
         `halo_bytes` that the busiest rank receives, in so many `messages`. ahead, behind: seconds that messages each way can hide behind; owned(source): one
         row of boxes of an earlier group's tensor."""
         rows = len(entries[0][3])
-        copied, came = np.zeros((rows, 1)), np.zeros(rows, bool)
+        copied, came, near = np.zeros((rows, 1)), np.zeros(rows, bool), np.ones(rows)
         there, back, halo, messages = (np.zeros(rows) for _ in range(4))
         for source, stored, held, sizes, returns, sizes_back in entries:
             if source == PICTURE:
@@ -46,7 +46,9 @@ class MessageCosts:
                 continue
             mine = owned(source)
             moved = ~same(stored, mine)
-            arriving = (sizes - overlap(held, mine)) * moved[:, None]
+            here = overlap(held, mine)
+            arriving = (sizes - here) * moved[:, None]
+            near = np.minimum(near, own_part(here, sizes, mine))
             copied = copied + 2 * sizes * moved[:, None]
             owners = max(1, prod(int((side > 0).sum()) for side in lengths(mine)))
             peers = messages_to(held, arriving, mine)
@@ -57,7 +59,7 @@ class MessageCosts:
             halo, messages = halo + arriving.max(1) * ITEM, np.maximum(messages, peers * (arriving.max(1) > 0))
         seconds = (copied * self.pace[:copied.shape[1]]).max(1) * (ITEM * self.machine.copy)
         hides = 0.0 if self.one_host else HIDDEN
-        exchange = np.maximum(there - hides * ahead, there * SHOWN) + np.maximum(back - hides * behind, back * SHOWN)
+        exchange = np.maximum(there - hides * ahead * near, there * SHOWN) + np.maximum(back - hides * behind, back * SHOWN)
         return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'halo_bytes': halo, 'messages': messages}
 
     def cut(self, extents, index):
@@ -73,7 +75,7 @@ class MessageCosts:
         """Seconds until the busiest rank has sent and received; came: numbers that each rank receives, (rows, ranks)."""
         busiest = np.maximum(came.max(1), came.sum(1) // owners)
         latency, bandwidth = self.machine.link
-        packing = 2 * busiest * (ITEM * self.machine.copy * self.machine.slowdown)
+        packing = 2 * busiest * (ITEM * self.machine.copy * self.pace.max())
         seconds = latency + self.machine.meeting + peers * self.machine.overhead + busiest * (ITEM / bandwidth) + packing + 2 * self.machine.call
         return np.where(busiest > 0, seconds, 0.0)
 
@@ -91,6 +93,14 @@ def same(stored, mine):
     if parts_of(stored) != parts_of(mine):
         return np.zeros(stored[0].shape[1], bool)
     return np.logical_and.reduce([((a == b).all((0, 2))) for a, b in zip(stored, mine)])
+
+
+def own_part(here, sizes, mine):
+    """The part of what a layer reads that is there before messages come, and with which it can begin, of the rank with the least: arrays (rows,). Nothing where
+    others own channels, as every output reads them all."""
+    if parts_of(mine)[1] > 1:
+        return np.zeros(len(sizes))
+    return np.where(sizes > 0, here / np.maximum(1, sizes), 1.0).min(1)
 
 
 def overlap(held, mine):

@@ -1,4 +1,6 @@
 """Finds the plan with the lowest predicted step: how each group is cut, where groups begin, backward cuts, what to recompute under a budget."""
+from itertools import product
+
 import numpy as np
 
 from .budget import within
@@ -6,9 +8,11 @@ from .cost import CostModel
 from .dynamic import MIXES, PARTS, Search, checked_cuts, searches_of
 from .errors import PlanError
 from .footprint import Course, Footprint
+from .layer_cost import ITEM
 from .plan import per_layer
 from .refine import predicted, refined
 from .shares import lame, orders
+from .space import WHOLE
 
 WORTH = .005                # of a step: what sums must take for another view of them to be worth a search
 SLACK = 1.02                # the tables know no overlap of sums of gradients: a little more by them may be less
@@ -33,11 +37,21 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
         return searches_of(model, grid, groups, recompute, layout, parts, shares, idle)
 
     some = sorted({0, lame(machine.speeds)} if grid is None and layout == 'auto' else {0})
-    free = best_refined([fastest(searches(order, idle=idle)) for order in orders(machine, batch) for idle in some], cuts)
+    found = []
+    for order, idle in product(orders(machine, batch), some):
+        several = searches(order, idle=idle)
+        found += [fastest(each) for each in (several, by_pixels(several)) if each]
+    free = best_refined(found, cuts)
     memory = memory if memory is None or isinstance(memory, tuple) else (memory,) * ranks
     if memory is None or free.predicted['bytes'] <= min(memory) or Footprint(network, free, machine, training, course).over(memory)[0] <= 0:
         return free
     return within(searches, machine, memory, cuts, orders(machine, batch), some)
+
+
+def by_pixels(searches):
+    """The same searches for plans that only cut rows and columns, nothing where they are such: backward cuts, which are found later, serve these most."""
+    return [Search(s.space, s.main, [WHOLE], s.starts, s.recompute, s.by_hand, 'spatial', s.parts) for s in searches
+            if s.layout == 'auto' and s.main.parts[0] == 1 and len(s.ways) > 2]
 
 
 def best_refined(found, cuts):
@@ -48,7 +62,8 @@ def best_refined(found, cuts):
 
 
 def fastest(searches):
-    """(Plan, Search) with the least exact price among the best of each search, first with a middling Mix of sums, then with that which its plan suggests."""
+    """(Plan, Search) with the least exact price among the best of each search, first with a middling Mix of sums of gradients, then with
+    that which is right where all ranks hold all weights: such sums may hide behind the backward pass, or outlast it."""
     model, best, mixes = searches[0].model, None, [MIXES[0]]
     for mix in mixes:
         for plan, search in cheapest(searches, mix):
@@ -57,9 +72,10 @@ def fastest(searches):
                 best = seconds, plan, search, mix
         if best is None:
             raise PlanError(f'no plan of layout {searches[0].layout} exists for this network on {model.ranks} ranks')
-        sums = model.sum_seconds(best[1]) if model.training and not model.layers.one_host else 0.0
-        if len(mixes) == 1 and sums > WORTH * best[0]:
-            mixes.append(MIXES[1 if model.price(best[1]).parts['gradient_sums'] > sums / 2 else 2])
+        if len(mixes) == 1 and model.training and not model.layers.one_host:
+            price, whole = model.price(best[1]), model.machine.sum_seconds(ITEM * sum(model.layers.counts.values()))
+            if whole > WORTH * best[0]:
+                mixes.append(MIXES[1 if whole > price.parts['backward'] + price.parts['recompute'] else 2])
     _, plan, search, mix = best
     for other in searches:
         other.mixed(mix)
