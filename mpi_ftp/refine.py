@@ -6,6 +6,8 @@ from dataclasses import replace
 from .footprint import Footprint
 from .part_cost import fits as parts_fit
 
+MANY_CUTS = 8               # along an axis: from so many on only single ones are moved
+
 
 def refined(model, plan, cuts):
     """The plan with backward cuts, and with edges moved where ranks are not alike."""
@@ -58,7 +60,8 @@ def with_moved_edges(model, plan, fits=None, most=400):
 
 
 def moves(plan, share):
-    """Plans with one cut point moved either way: by a share of the size in all groups that are cut into as many parts, or (0) by one unit in one group."""
+    """Plans with one cut point, or a run of them, moved either way: by a share of the size in all groups that are cut into as many parts, or (0) by one
+    unit in one group. A run gives to one tile what another one loses far from it."""
     for axis in (2, 3, 1):
         unit = 16 if axis == 1 else 1
         counts = sorted({len(g.edges[axis]) for g in plan.groups if len(g.edges[axis]) > 2})
@@ -67,24 +70,30 @@ def moves(plan, share):
         else:
             choices = [[n] for n, g in enumerate(plan.groups) if len(g.edges[axis]) > 2]
         for numbers in choices:
-            for edge in range(1, len(plan.groups[numbers[0]].edges[axis]) - 1):
+            for first, last in runs(len(plan.groups[numbers[0]].edges[axis]) - 2):
                 for sign in (1, -1):
                     changed = plan
                     for number in numbers:
-                        moved = with_edge(changed.groups[number], axis, edge, sign * share, sign * unit)
+                        moved = with_edges(changed.groups[number], axis, first, last, sign * share, sign * unit)
                         changed = with_group(changed, number, moved) if moved else changed
                     if changed != plan:
                         yield changed
 
 
-def with_edge(group, axis, edge, share, unit):
-    """The group with one cut point moved; None where no room is left."""
+def runs(count):
+    """(first, last) of the runs of cut points 1 … count, single ones first; longer ones where they are few."""
+    longest = count if count < MANY_CUTS else 1
+    return [(first, first + more) for more in range(longest) for first in range(1, count + 1 - more)]
+
+
+def with_edges(group, axis, first, last, share, unit):
+    """The group with the cut points first … last moved; None where no room is left."""
     edges = group.edges[axis]
     step = round(share * edges[-1] / abs(unit)) * abs(unit) if share else unit
-    place = edges[edge] + step
-    if not step or not edges[edge - 1] < place < edges[edge + 1]:
+    changed = edges[:first] + tuple(edge + step for edge in edges[first:last + 1]) + edges[last + 1:]
+    if not step or not edges[first - 1] < changed[first] or not changed[last] < edges[last + 1]:
         return None
-    moved = replace(group, edges=group.edges[:axis] + (edges[:edge] + (place,) + edges[edge + 1:],) + group.edges[axis + 1:])
+    moved = replace(group, edges=group.edges[:axis] + (changed,) + group.edges[axis + 1:])
     return None if group.parted and not parts_fit(moved.edges, group.parts) else moved
 
 

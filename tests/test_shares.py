@@ -12,7 +12,8 @@ from mpi_ftp.cost import CostModel
 from mpi_ftp.errors import MemoryRefused
 from mpi_ftp.footprint import Footprint
 from mpi_ftp.job import Job
-from mpi_ftp.plan import Plan
+from mpi_ftp.plan import GroupPlan, Plan
+from mpi_ftp.refine import moves, runs, with_moved_edges
 from mpi_ftp.search import find_plan
 from mpi_ftp.shares import by_memory, orders, roomy_orders
 
@@ -89,6 +90,17 @@ def test_the_numbers_of_ranks_do_not_count(tmp_path, speeds):
     network, link = network_of(tmp_path, 'tiny-yolo', 128, 128), (1e-5, 1e9)
     step, like = (find_plan(network, 4, 2, machine_of(4, link=link, speeds=tuple(map(float, s)))).predicted['seconds'] for s in (speeds, sorted(speeds)))
     assert step == pytest.approx(like, rel=1e-6)
+
+
+def test_no_move_of_a_cut_or_a_run_of_cuts_is_left(tmp_path):
+    assert runs(3) == [(1, 1), (2, 2), (3, 3), (1, 2), (2, 3), (1, 3)] and runs(9) == [(k, k) for k in range(1, 10)]
+    network = network_of(tmp_path, 'tiny-yolo', 120, 60)
+    model = CostModel(network, machine_of(4, link=(1e-6, 1e9), speeds=(1.0, 1.0, 1.0, 2.0)), 1, 4)
+    edges = tuple((0, size) if axis != 2 else (0, 4, 8, 12, 15) for axis, size in enumerate(network.tensor_shape(len(network) - 1, 1)))
+    plan = with_moved_edges(model, Plan(4, 1, (GroupPlan(0, len(network), edges),)))
+    least = model.price(plan).seconds
+    assert plan.groups[0].edges[2] != edges[2]
+    assert all(model.price(changed).seconds >= .9995 * least for changed in moves(plan, 0))
 
 
 @pytest.mark.mpi(2, 3, timeout=120)
