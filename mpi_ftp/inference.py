@@ -59,21 +59,22 @@ def planned(world, network, batch, job, last=None, paged=None, beside=0):
 
     def find():
         for choice in (False, True) if paged is None and memory is not None else (bool(paged),):
+            course = Course(paged=choice, ahead=2 if beside else 0)          # mini-batches of pictures wait where a data set is read
             try:
                 if job.parts:
-                    return fitting(network, plan_inference(network, world.size, batch, job, last), machine, memory, choice, job.parts), choice
+                    return fitting(network, plan_inference(network, world.size, batch, job, last), machine, memory, course, job.parts), choice
                 return find_plan(network, world.size, batch, machine, grid=None if job.grid == 'auto' else job.grid, groups=groups, memory=memory,
-                                 layout=job.layout, training=False, course=Course(paged=choice)), choice
+                                 layout=job.layout, training=False, course=course), choice
             except MemoryRefused as error:
                 refused = error
         raise refused
     return told_by_one(world, find)
 
 
-def fitting(network, plan, machine, memory, paged, parts):
+def fitting(network, plan, machine, memory, course, parts):
     """The plan. Raises MemoryRefused where a rank takes more than its bytes of `memory` (None: whatever it takes)."""
     if memory is not None:
-        over, rank = Footprint(network, plan, machine.placed(plan.ranks), training=False, course=Course(paged=paged)).over(memory)
+        over, rank = Footprint(network, plan, machine.placed(plan.ranks), training=False, course=course).over(memory)
         if over > 0:
             raise MemoryRefused(f'parts of {"x".join(map(str, parts))} take {memory[rank] + over >> 20} MiB, more than the {memory[rank] >> 20} MiB of rank {rank}')
     return plan
