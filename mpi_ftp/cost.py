@@ -98,11 +98,11 @@ class CostModel:
         for part in ('forward', 'backward'):
             row[part] += float(enter[part][0])
         row['exchange'] = float(enter['exchange'][0]) + sum(float(self.messages.cut(extents, cut)[0]) for cut in group.cuts if start <= cut < group.last)
-        return {**row, 'halo_bytes': int(enter['halo_bytes'][0]), 'messages': int(enter['messages'][0])}
+        return {**row, 'back': float(enter['back'][0]), 'halo_bytes': int(enter['halo_bytes'][0]), 'messages': int(enter['messages'][0])}
 
     def after(self, plan, rows):
         """{part: seconds} of what is left when the backward pass ends: sums of gradients that outlast it (on one host they take the
-        cores' time), and the optimizer."""
+        cores' time), and the optimizer. What brings gradients back to other groups takes its time on the links, too."""
         clock, free, busy, waiting, total = 0.0, 0.0, 0.0, 0, 0
         weighted = [layer.index for layer in self.network.layers if layer.tensors]
         for group, row in zip(reversed(plan.groups), reversed(rows)):
@@ -116,4 +116,5 @@ class CostModel:
                     if waiting >= BUCKET or index == weighted[0]:
                         took = self.machine.sum_seconds(waiting, int(ranks[0]))
                         free, busy, waiting = max(free, clock) + took, busy + took, 0
+            free = max(free, clock) + row['back']
         return {'gradient_sums': busy if self.layers.one_host else max(0.0, free - clock), 'optimizer': float(self.layers.update(total))}

@@ -70,13 +70,15 @@ class LayerCosts:
             if layer.tensors and self.training:
                 found['behind'] = self.passes(layer, typical, ('backward_weights',))[:, 0] * self.pace.mean()
         if self.training and layer.normalize and not self.frozen and self.ranks > 1:
-            found['norm_sums'] = self.norm_sums(layer, found.get('behind', 0.0))
+            found['norm_sums'] = self.norm_sums(layer, self.workers(extents) // extents.parts[1], found.get('behind', 0.0))
         return found
 
-    def norm_sums(self, layer, behind):
-        """Seconds of batch norm's sums, forward and backward. The latter travel while gradients of weights are taken, of the layer after: about as long as
+    def norm_sums(self, layer, ranks, behind):
+        """Seconds of batch norm's sums over so many ranks, forward and backward. The latter travel while gradients of weights are taken, of the layer after: about as long as
         those of this one, `behind`."""
-        each = self.machine.sum_seconds(layer.out_shape[0] * 16) + self.machine.meeting
+        if ranks <= 1:
+            return 0.0
+        each = self.machine.sum_seconds(layer.out_shape[0] * 16, ranks) + self.machine.meeting
         return each + np.maximum(SHOWN * each, each - HIDDEN * behind)
 
     def gradients(self, layer, extents, sides, sides_of=None):
@@ -150,11 +152,15 @@ class LayerCosts:
 
     def held_weights(self, extents, layer):
         """(numbers of a layer's weights on the fullest rank, ranks that share them): arrays (rows,)."""
-        parts, whole = extents.parts[1], np.ones(len(extents.stops))
+        parts, whole, workers = extents.parts[1], np.ones(len(extents.stops)), self.workers(extents)
         if parts == 1 or not layer.tensors:
-            return self.counts[layer.index] * whole, self.ranks * whole
+            return self.counts[layer.index] * whole, workers * whole
         share = most(extents.computed[layer.index])[1] / layer.out_shape[0]
-        return self.counts[layer.index] * share, np.where(share < 1, max(1, self.ranks // parts), self.ranks)
+        return self.counts[layer.index] * share, np.where(share < 1, max(1, workers // parts), workers)
+
+    def workers(self, extents):
+        """Ranks that have a tile: the others hold no weights and send nothing."""
+        return min(self.ranks, prod(extents.parts))
 
     def update(self, count):
         """Seconds of the optimizer's step and of clearing so many gradients."""

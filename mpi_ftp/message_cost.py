@@ -35,7 +35,7 @@ class MessageCosts:
 
     def enter(self, entries, ahead, behind, owned):
         """{part: arrays (rows,)} of entering groups with these `inputs` and of returning gradients: seconds `forward`, `backward` (copies) and `exchange`;
-        `halo_bytes` that the busiest rank receives, in so many `messages`. ahead, behind: seconds that messages each way can hide behind; owned(source): one
+        seconds that gradients are on their way `back`, hidden or not; `halo_bytes` that the busiest rank receives, in so many `messages`. ahead, behind: seconds that messages each way can hide behind; owned(source): one
         row of boxes of an earlier group's tensor."""
         rows = len(entries[0][3])
         copied, came, near = np.zeros((rows, 1)), np.zeros(rows, bool), np.ones(rows)
@@ -60,7 +60,7 @@ class MessageCosts:
         seconds = (copied * self.pace[:copied.shape[1]]).max(1) * (ITEM * self.machine.copy)
         hides = 0.0 if self.one_host else HIDDEN
         exchange = np.maximum(there - hides * ahead * near, there * SHOWN) + np.maximum(back - hides * behind, back * SHOWN)
-        return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'halo_bytes': halo, 'messages': messages}
+        return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'back': back, 'halo_bytes': halo, 'messages': messages}
 
     def cut(self, extents, index):
         """Seconds to add up the copies of a layer's gradient where the backward pass is cut after it: arrays (rows,)."""

@@ -15,6 +15,7 @@ from .shares import lame, orders
 from .space import WHOLE
 
 WORTH = .005                # of a step: what sums must take for another view of them to be worth a search
+LINKED = 1 / 4              # of a step in messages: fewer ranks may be worth a search
 SLACK = 1.02                # the tables know no overlap of sums of gradients: a little more by them may be less
 
 
@@ -37,15 +38,24 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
         return searches_of(model, grid, groups, recompute, layout, parts, shares, idle)
 
     some = sorted({0, lame(machine.speeds)} if grid is None and layout == 'auto' else {0})
-    found = []
-    for order, idle in product(orders(machine, batch), some):
-        several = searches(order, idle=idle)
-        found += [fastest(each) for each in (several, by_pixels(several)) if each]
-    free = best_refined(found, cuts)
+    def tried(idle):
+        several = [searches(order, idle=number) for order, number in product(orders(machine, batch), idle)]
+        return [fastest(each) for group in several for each in (group, by_pixels(group)) if each]
+
+    free = best_refined(tried(some), cuts)
+    if grid is None and layout == 'auto' and training and waits(free) and len(set(machine.hosts)) > 1:
+        fewer = sorted({ranks - 1, ranks // 2} - set(some))
+        free, some = min(free, best_refined(tried(fewer), cuts), key=lambda plan: plan.predicted['seconds']), some + fewer
     memory = memory if memory is None or isinstance(memory, tuple) else (memory,) * ranks
     if memory is None or free.predicted['bytes'] <= min(memory) or Footprint(network, free, machine, training, course).over(memory)[0] <= 0:
         return free
     return within(searches, machine, memory, cuts, orders(machine, batch), some)
+
+
+def waits(plan):
+    """Whether links take so much of a step that fewer ranks may be faster."""
+    parts = plan.predicted['parts']
+    return parts['exchange'] + parts['norm_sums'] + parts['gradient_sums'] > LINKED * plan.predicted['seconds']
 
 
 def by_pixels(searches):

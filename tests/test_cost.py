@@ -128,8 +128,16 @@ def test_slower_links_and_slower_ranks_cost_more(tmp_path):
 def test_a_cut_along_filters_holds_and_sums_fewer_weights(tmp_path):
     network = network_of(tmp_path)
     model = CostModel(network, made_up_machine(2), 1, 2)
-    whole = [GroupPlan(i, i + 1, tuple((0, m) for m in network.tensor_shape(i, 1))) for i in range(len(network))]
+    shapes = [network.tensor_shape(i, 1) for i in range(len(network))]
+    whole = [GroupPlan(i, i + 1, ((0, 1), (0, c), balanced(h, 2), (0, w))) for i, (_, c, h, w) in enumerate(shapes)]
     cut = list(whole)
     shape = network.tensor_shape(6, 1)
     cut[6] = GroupPlan(6, 7, ((0, 1), balanced(shape[1], 2, 16), (0, shape[2]), (0, shape[3])))
     assert model.price(Plan(2, 1, tuple(cut))).parts['gradient_sums'] < model.price(Plan(2, 1, tuple(whole))).parts['gradient_sums']
+
+
+def test_ranks_without_a_tile_sum_nothing(tmp_path):
+    network = network_of(tmp_path)
+    one = Plan(3, 1, tuple(GroupPlan(i, i + 1, tuple((0, m) for m in network.tensor_shape(i, 1))) for i in range(len(network))))
+    parts = CostModel(network, made_up_machine(3, link=(1e-3, 1e6)), 1, 3).price(one).parts
+    assert parts['gradient_sums'] == parts['norm_sums'] == parts['exchange'] == 0

@@ -173,3 +173,10 @@ def test_plans_for_uneven_ranks_train_as_one_rank_does(tmp_path, name):
         plan = comm.broadcast(find_plan(network, comm.size, 2, machine))
         assert plan.order and plan.order[0] != 0
         compare_with_one_rank(network, plan, comm)
+
+
+def test_one_rank_alone_where_links_are_too_slow(tmp_path):
+    network = network_of(tmp_path)
+    plan = find_plan(network, 3, 1, made_up_machine(3, link=(1e-1, 1e5)))
+    assert plan.predicted['parts']['gradient_sums'] == plan.predicted['parts']['exchange'] == 0
+    assert plan.predicted['seconds'] < find_plan(network, 3, 1, made_up_machine(3, link=(1e-1, 1e5)), layout='spatial').predicted['seconds']
