@@ -1,10 +1,8 @@
 """The verb `train`: the loop that reads as prose, and what surrounds it: resume, checkpoints, evaluation, signals."""
 import gc
 import math
-import signal
 import time
 from dataclasses import replace
-from statistics import median
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from .draw import plot_training
 from .errors import CfgError, Diverged
 from .evaluate import evaluate
 from .job import add_arguments, from_arguments
-from .limits import peak, trim
+from .limits import trim
 from .loss import summary
 from .model import Model
 from .network import read_network
@@ -27,8 +25,8 @@ from .replan import Watch, move
 from .runfolder import open_run, show
 from .saving import load_checkpoint, save_checkpoint, save_weights
 from .session import Feed, check_classes, load_kernels, load_weights, losses_of
+from .watching import TIMES, Signals, tell
 
-TIMES = ('seconds', 'input_seconds', 'halo_seconds', 'norm_seconds', 'reduction_seconds', 'sum_seconds')
 COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', *TIMES[1:], 'iou', 'class', 'objectness', 'any_objectness', 'recall50',
            'recall75', 'mAP50', 'mAP50_95', 'top1')
 STATS = ('iou', 'class', 'objectness', 'any_objectness', 'recall50', 'recall75', 'truths', 'cells', 'dropped')
@@ -44,20 +42,6 @@ def run(args):
     trainer = Trainer(world, job, folder)
     with trainer.feed:
         trainer.train()
-
-
-class Signals:
-    """SIGTERM, SIGUSR1 and SIGINT ask for a checkpoint and an end after the iteration at hand."""
-
-    def __init__(self):
-        self.asked = 0
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, self.ask)
-
-    def ask(self, number, frame):
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = number
 
 
 class Trainer:
@@ -163,7 +147,8 @@ class Trainer:
                     self.replan()
         self.feed.close()                                           # what it has prepared is room to draw in
         self.save()
-        self.summarise(times)
+        for line in tell(times, self.plan, self.batch // self.mini, self.world):
+            folder.log(line)
         if self.iteration >= self.total:
             folder.finish(f'{self.total} iterations')
         else:
@@ -264,18 +249,3 @@ class Trainer:
             plot_training(folder.path / 'training.png', folder.path / 'metrics.csv', self.job.cfg.stem)
         trim()
         self.world.barrier()
-
-    def summarise(self, times):
-        """Where the time of an iteration went, and the memory. halo_seconds, norm_seconds: waited for pixels and in batch norm's sums;
-        reduction_seconds: sums of gradients under way; sum_seconds: waited for them, and for the loss, after the backward pass."""
-        peaks = self.world.gather(peak() / (1 << 20))
-        if self.world.rank or not times:
-            return
-        predicted = self.plan.predicted.get('seconds')
-        seconds, _, halos, norms, reductions, sums = (1000 * median(column) for column in zip(*times))
-        self.folder.log(f'median {seconds:.1f} ms an iteration' + (f' (predicted {1000 * predicted * (self.batch // self.mini):.1f})' if predicted else '')
-                        + '; peak memory of ranks ' + ' '.join(f'{peak:.0f}' for peak in peaks) + ' MiB')
-        if self.world.size > 1:
-            hidden = f', {max(0, 1 - sums / reductions):.0%} hidden' if reductions else ''
-            self.folder.log(f'waited for halos {halos:.1f} ms, in sums of batch norm {norms:.1f} ms, for sums of gradients {sums:.1f} ms '
-                            f'of {reductions:.1f} ms that they took{hidden}')
