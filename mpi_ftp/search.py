@@ -1,4 +1,5 @@
 """Finds the plan with the lowest predicted step: how each group is cut, where groups begin, backward cuts, what to recompute under a budget."""
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -34,7 +35,8 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
     parts = PARTS if cuts in (None, 'auto', 'none') else ()
 
     def searches(order=(), shares=(), idle=0):
-        model = CostModel(network, machine, batch, ranks, training=training, course=course, order=order)
+        apart = replace(machine, strain=1.0) if ranks - idle == 1 else machine          # nobody computes beside it
+        model = CostModel(network, apart, batch, ranks, training=training, course=course, order=order)
         return searches_of(model, grid, groups, recompute, layout, parts, shares, idle)
 
     some = sorted({0, lame(machine.speeds)} if grid is None and layout == 'auto' else {0})
@@ -43,8 +45,8 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
         return [fastest(each) for group in several for each in (group, by_pixels(group)) if each]
 
     free = best_refined(tried(some), cuts)
-    if grid is None and layout == 'auto' and training and waits(free) and len(set(machine.hosts)) > 1:
-        fewer = sorted({ranks - 1, ranks // 2} - set(some))
+    fewer = sorted({ranks - 1, *([ranks // 2] if waits(free) else [])} - {*some})
+    if fewer and grid is None and layout == 'auto' and training and len(set(machine.hosts)) > 1:
         free, some = min(free, best_refined(tried(fewer), cuts), key=lambda plan: plan.predicted['seconds']), some + fewer
     memory = memory if memory is None or isinstance(memory, tuple) else (memory,) * ranks
     if memory is None or free.predicted['bytes'] <= min(memory) or Footprint(network, free, machine, training, course).over(memory)[0] <= 0:
