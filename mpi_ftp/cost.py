@@ -42,7 +42,7 @@ class CostModel:
         self.network, self.machine, self.batch, self.ranks, self.training, self.order = network, machine, batch, ranks, training, order
         self.layers = LayerCosts(network, self.machine, ranks, frozen, training)
         self.messages = MessageCosts(network, self.machine, batch, self.layers.pace, training)
-        self.course, self.extents, self.sums, self.rows = course, {}, {}, {}
+        self.course, self.extents, self.rows = course, {}, {}
 
     @property
     def priced(self):

@@ -39,11 +39,11 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
         model = CostModel(network, apart, batch, ranks, training=training, course=course, order=order)
         return searches_of(model, grid, groups, recompute, layout, parts, shares, idle)
 
-    some = sorted({0, lame(machine.speeds)} if grid is None and layout == 'auto' else {0})
     def tried(idle):
         several = [searches(order, idle=number) for order, number in product(orders(machine, batch), idle)]
         return [fastest(each) for group in several for each in (group, by_pixels(group)) if each]
 
+    some = sorted({0, lame(machine.speeds)} if grid is None and layout == 'auto' else {0})
     free = best_refined(tried(some), cuts)
     fewer = sorted({ranks - 1, *([ranks // 2] if waits(free) else [])} - {*some})
     if fewer and grid is None and layout == 'auto' and training and len(set(machine.hosts)) > 1:
