@@ -46,11 +46,12 @@ if [ "$verb" = scaling ]; then
 else
     limit
 fi
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)        # nproc would tell the number of threads of OpenMP
 forward=()
 for name in PATH PYTHONSAFEPATH PYTHONPATH NUMBA_NUM_THREADS OMP_NUM_THREADS OPENBLAS_NUM_THREADS; do
     [ -z "${!name+set}" ] || forward+=(-x "$name")
 done
-"$LAB" mpirun "${forward[@]}" -n "$hosts" sh -c 'exec taskset -c $((OMPI_COMM_WORLD_RANK % '"$(nproc)"')) "$0" -u -m mpi_ftp "$@"' \
+"$LAB" mpirun "${forward[@]}" -n "$hosts" sh -c 'exec taskset -c $((OMPI_COMM_WORLD_RANK % '"$cores"')) "$0" -u -m mpi_ftp "$@"' \
     "$TREE/.venv/bin/python" "$verb" "$@" 2>&1 | while IFS= read -r line; do
     [ -z "$when" ] || case $line in *"$when"*) limit ;; esac
     echo "$line"
