@@ -33,7 +33,7 @@ def plan_table(network, plan, machine=None):
     from rich.table import Table
     predicted = plan.predicted
     title = f'{plan.ranks} rank{"s" * (plan.ranks > 1)}, {plan.batch} picture{"s" * (plan.batch > 1)} at a time'
-    busy = max((1 + max(rank for rank, region in enumerate(layout) if not region.empty) for layout in plan.layouts(network).values()), default=0)
+    busy = len({rank for layout in plan.layouts(network).values() for rank, region in enumerate(layout) if not region.empty})
     if busy < plan.ranks:
         title += f', {busy} of them at work'
     if predicted:
@@ -59,8 +59,10 @@ def plan_table(network, plan, machine=None):
                           end_section=index == group.last)
             if index in group.cuts:
                 table.add_row('', '[dim]backward cut[/]')
-    if predicted:
-        table.caption = caption(predicted)
+    notes = [caption(predicted)] if predicted else []
+    if busy < plan.ranks:
+        notes.append(f'{plan.ranks - busy} of {plan.ranks} ranks own no tile: they wait, and sum no gradients; --grid RxC gives each of R·C ranks one')
+    table.caption = '\n'.join(notes)
     return table
 
 

@@ -11,7 +11,7 @@ from .allreduce import LINE, Sum, by_host, room, stages
 
 PART = 60 << 10             # bytes of a message: MPI sends up to 64 KiB without asking, and TCP moves such messages with the least work
 PIECE = 1 << 19             # bytes that are summed at a time inside a host
-SCRATCH = 8 << 20           # bytes of what others send, for the pieces under way
+SCRATCH = 3 << 20           # bytes of what others send, for the pieces under way: what waits in a socket delays halos and norms behind it
 SLOTS = 8, 32               # pieces under way: at least, at most; what a link does until somebody looks again must not be less
 TAGS = 16000                # of the first piece; exchanges count from 1
 TURNS = 1000                # pieces before a tag comes back

@@ -35,6 +35,7 @@ def test_the_table_has_a_line_for_each_layer(tmp_path):
         assert any(line[:1] == [str(layer.index)] and '{2}x{1}x{0}'.format(*layer.out_shape) in line for line in lines)
     assert 'ms a step' in text and 'MiB on the fullest rank' in text
     assert 'ms a step' not in printed(plan_table(network, by_hand(network, 2, 1, (1, 2), [0])))
+    assert '1 of 3 ranks own no tile' in printed(plan_table(network, by_hand(network, 3, 1, (1, 2), [0]))) and 'own no tile' not in text
     parted = with_parts(network, by_hand(network, 2, 1, (1, 2), [0, 2], recompute=True), (4, 1))
     assert '1x2, 4x1 parts' in printed(plan_table(network, parted)) and Plan.from_json(json.loads(json.dumps(parted.to_json()))) == parted
     assert not any(group.parted for group in Plan.from_json(without_parts(parted.to_json())).groups)
