@@ -1,102 +1,14 @@
-"""Losses against a literal slow reading of Darknet's rules, finite differences, and cuts of the cells."""
-from itertools import product
-
+"""What holds for every head: gradients, cuts of the cells, precision, detections, defaults, refused truths and cells."""
 import numpy as np
 import pytest
 
 import darknet_reading
+from heads import (ANCHORS, CLASSES, NET, PIXELS, H, W, agrees, crowd, differences, head, region_loss, region_options, softmax_case, text,
+                   yolo_loss)
 from mpi_ftp import boxes
-from mpi_ftp.errors import CfgError, DataError, PlanError
-from mpi_ftp.loss import STATS, RegionLoss, SoftmaxLoss, YoloLoss, prepare, summary
-from mpi_ftp.region import NOTHING, Layout, Region
-
-NET = (3, 96, 160)
-H, W, CLASSES = 6, 7, 4
-ANCHORS = [(1.2, 0.9), (2.5, 3.1), (4.4, 1.7)]
-PIXELS = [(20, 14), (45, 60), (90, 31), (8, 30)]
-
-
-def text(options):
-    return {key: ','.join(map(str, np.ravel(value))) if isinstance(value, (list, tuple)) else str(value) for key, value in options.items()}
-
-
-def region_options(**changes):
-    options = dict(thresh=.35, coord_scale=1.5, object_scale=5., noobject_scale=.7, class_scale=1.3, softmax=1, rescore=0, bias_match=1)
-    return {**options, **changes}
-
-
-def region_loss(**changes):
-    options = region_options(**changes)
-    return RegionLoss(text(dict(options, anchors=ANCHORS, num=3, classes=CLASSES, coords=4)), (3 * (5 + CLASSES), H, W), NET)
-
-
-def yolo_loss(mask=(2, 0, 1), **changes):
-    return YoloLoss(text(dict(anchors=PIXELS, num=4, mask=mask, classes=CLASSES, **changes)), (len(mask) * (5 + CLASSES), H, W), NET)
-
-
-def head(seed, n=3, dtype=np.float64, channels=3 * (5 + CLASSES)):
-    return np.random.default_rng(seed).normal(0, 1.3, (n, channels, H, W)).astype(dtype)
-
-
-def crowd(seed, n=3, most=9):
-    """Truths, of which several share a cell, some twice with the same shape."""
-    rng = np.random.default_rng(seed)
-    samples = []
-    for k in rng.integers(0, most, n):
-        rows = np.column_stack([rng.integers(0, CLASSES, k), rng.uniform(.02, .98, (k, 2)), rng.uniform(.03, .7, (k, 2))])
-        twins = rows[:k // 2].copy()
-        twins[:, 0] = rng.integers(0, CLASSES, k // 2)
-        twins[:, 1:3] = (np.floor(twins[:, 1:3] * (W, H)) + rng.uniform(.1, .9, (k // 2, 2))) / (W, H)
-        samples.append(np.concatenate([rows, twins]))
-    return samples
-
-
-def agrees(loss, reading, x, truths, seen):
-    value, dx, stats = loss(x, Region.whole(x.shape), truths, seen)
-    assert np.abs(dx - reading.dx.reshape(x.shape)).max() <= 1e-13 * np.abs(dx).max()
-    assert value == pytest.approx(reading.value(reading.x), rel=1e-13)
-    assert stats['cost'] == pytest.approx((reading.delta ** 2).sum(), rel=1e-13)
-    for key, wanted in reading.stats.items():
-        assert stats[key] == pytest.approx(wanted, rel=1e-13), key
-    return value, dx, stats
-
-
-def differences(value, x, where, step=1e-5):
-    """Central differences of value(x) at the flat indices `where`."""
-    found = []
-    for k in where:
-        ends = []
-        for sign in (1, -1):
-            moved = x.copy()
-            moved.flat[k] += sign * step
-            ends.append(value(moved))
-        found.append((ends[0] - ends[1]) / (2 * step))
-    return np.array(found)
-
-
-@pytest.mark.parametrize('softmax, rescore, bias_match, seen', [*product((0, 1), (0, 1), (0, 1), (0, 12799, 12800))])
-def test_region_is_darknets(softmax, rescore, bias_match, seen):
-    options = region_options(softmax=softmax, rescore=rescore, bias_match=bias_match)
-    for seed in range(3):
-        x, truths = head(seed), crowd(seed)
-        reading = darknet_reading.region(x, truths, seen, ANCHORS, **options)
-        _, dx, stats = agrees(region_loss(**options), reading, x, truths, seen)
-        assert stats['truths'] == sum(map(len, truths)) and (reading.weight[:, :, 4] == 0).any()
-        where = np.random.default_rng(seed).permutation(np.flatnonzero(reading.weight))[:60]
-        frozen = differences(lambda moved: reading.value(moved.reshape(reading.x.shape)), x, where)
-        assert np.allclose(dx.flat[where], frozen, rtol=1e-7, atol=1e-8)
-
-
-@pytest.mark.parametrize('ignore, sure', [(.3, 1), (.3, .45), (.5, .2), (2, 2)])
-@pytest.mark.parametrize('mask', [(2, 0, 1), (3,), (0, 1, 2, 3)])
-def test_yolo_is_darknets(ignore, sure, mask):
-    for seed in range(3):
-        x, truths = head(seed, channels=len(mask) * (5 + CLASSES)), crowd(seed)
-        reading = darknet_reading.yolo(x, truths, PIXELS, mask, NET[1:], ignore, sure)
-        _, dx, _ = agrees(yolo_loss(mask, ignore_thresh=ignore, truth_thresh=sure), reading, x, truths, 0)
-        where = np.random.default_rng(seed).permutation(np.flatnonzero(reading.weight))[:60]
-        frozen = differences(lambda moved: reading.value(moved.reshape(reading.x.shape)), x, where)
-        assert np.allclose(dx.flat[where], frozen, rtol=1e-7, atol=1e-8)
+from mpi_ftp.errors import DataError, PlanError
+from mpi_ftp.loss import STATS, RegionLoss, YoloLoss, prepare
+from mpi_ftp.region import Layout, Region
 
 
 @pytest.mark.parametrize('loss', [region_loss(), region_loss(softmax=0), region_loss(bias_match=0), yolo_loss(ignore_thresh=.3),
@@ -183,18 +95,6 @@ def test_extreme_inputs_stay_finite():
         assert np.isnan(loss(x, Region.whole(x.shape), crowd(2, 2), 0)[0])
 
 
-def test_no_truths_no_samples():
-    loss, x = region_loss(), head(1)
-    empty = [np.empty((0, 5))] * 3
-    reading = darknet_reading.region(x, empty, 20000, ANCHORS, **region_options())
-    _, _, stats = agrees(loss, reading, x, empty, 20000)
-    averages = summary(stats)
-    assert np.isnan(averages['iou']) and averages['count'] == 0 and 0 < averages['any_objectness'] < 1
-    for nothing in (Region((1, 0, 2, 2), (1, 0, 2, 2)), NOTHING, Region((0, 0, 2, 2), (3, 27, 2, 5))):
-        value, dx, stats = loss(np.empty(nothing.shape), nothing, crowd(1), 0)
-        assert value == 0 and dx.shape == nothing.shape and not any(stats.values())
-
-
 def test_truths_beyond_max_are_left_out_and_counted():
     x, truths = head(1, 1), [np.concatenate(crowd(3, 8))]
     loss, few = yolo_loss(), yolo_loss(max=5)
@@ -220,70 +120,6 @@ def test_activate_and_detections(loss, softmax):
     found = loss.detections(x, Region((4, 0, 0, 0), (6, *x.shape[1:])), .6)
     assert len(wanted) > 64 and np.allclose(found, wanted, rtol=1e-13, atol=0)
     assert loss.detections(x, Region.whole(x.shape), 1.).shape == (0, 6 + CLASSES)
-
-
-def softmax_case(groups, temperature, shape=(12, 1, 1), n=4):
-    rng = np.random.default_rng(groups)
-    loss = SoftmaxLoss(text(dict(groups=groups, temperature=temperature)), shape)
-    size = int(np.prod(shape)) // groups
-    truths = [[int(t) for t in rng.integers(0, size, groups) + size * np.arange(groups)] for _ in range(n)]
-    return loss, rng.normal(0, 3, (n, *shape)), [t[0] if groups == 1 else t[::-1] for t in truths]
-
-
-@pytest.mark.parametrize('groups, temperature, shape', [(1, 1, (12, 1, 1)), (1, 2.5, (12, 1, 1)), (3, .5, (12, 1, 1)), (2, 1, (3, 2, 2))])
-def test_softmax(groups, temperature, shape):
-    loss, x, truths = softmax_case(groups, temperature, shape)
-    cells = Region.whole(x.shape)
-    value, dx, stats = loss(x, cells, truths)
-    z = x.reshape(4, groups, -1)
-    p = np.exp(z / temperature) / np.exp(z / temperature).sum(-1, keepdims=True)
-    t = np.zeros((4, 12))
-    for row, truth in zip(t, truths):
-        row[truth] = 1
-    assert np.allclose(dx.reshape(4, -1), p.reshape(4, -1) - t, rtol=0, atol=1e-14)
-    assert np.allclose(loss.activate(x), p.reshape(x.shape), rtol=1e-13)
-    assert stats['cost'] == pytest.approx(-(t * np.log(p.reshape(4, -1))).sum(), rel=1e-13)
-    found = differences(lambda moved: loss(moved, cells, truths)[0], x, range(x.size), 1e-6)
-    assert np.allclose(dx.ravel(), found, rtol=0, atol=1e-8)
-    halves = [loss(x[a:b], Region((a, 0, 0, 0), (b, *shape)), truths) for a, b in ((0, 1), (1, 4))]
-    assert np.array_equal(np.concatenate([h[1] for h in halves]), dx) and sum(h[0] for h in halves) == pytest.approx(value, rel=1e-14)
-    assert loss(x.astype(np.float32) * 100, cells, truths)[1].dtype == np.float32
-    assert loss(x[:0], Region((2, 0, 0, 0), (2, *shape)), truths)[0] == 0
-
-
-def test_softmax_refuses():
-    loss, x, _ = softmax_case(1, 1)
-    for bad in (12, -1, [0, 1]):
-        with pytest.raises(DataError, match='sample 0: truth'):
-            loss(x, Region.whole(x.shape), [bad] * 4)
-    with pytest.raises(PlanError, match='whole samples'):
-        loss(x[:, :6], Region((0, 0, 0, 0), (4, 6, 1, 1)), [0] * 4)
-    for options, why in ((dict(groups=5), 'divide'), (dict(tree='a.tree'), 'tree'), (dict(temperature=0), 'above 0'), (dict(spatial=1), 'spatial'),
-                         (dict(noloss=1), 'noloss'), (dict(temprature=1), 'did you mean "temperature"')):
-        with pytest.raises(CfgError, match=why):
-            SoftmaxLoss(text(options), (12, 1, 1))
-
-
-@pytest.mark.parametrize('change, why', [
-    (dict(thrash=.5), 'did you mean "thresh"'), (dict(thresh='half'), 'thresh=half must be made of finite numbers'),
-    (dict(thresh='1,2'), 'one number'), (dict(thresh='nan'), 'finite'), (dict(num='2.5'), 'whole numbers'), (dict(num=0), 'at least 1'), (dict(anchors='1,2,3'), '6 numbers above 0'),
-    (dict(anchors='1,2,3,4,5,-6'), 'above 0'), (dict(classes=5), '30 channels, but the layer before it has 27'), (dict(coords=5), 'coords=5'),
-    (dict(background=1), 'background=1'), (dict(tree='data/9k.tree'), 'tree=data/9k.tree'), (dict(map='m'), 'map=m')])
-def test_region_refuses(change, why):
-    good = text(dict(anchors=ANCHORS, num=3, classes=CLASSES, jitter=.2, random=1, absolute=1, log=1))
-    RegionLoss(good, (27, H, W), NET)
-    with pytest.raises(CfgError, match=why):
-        RegionLoss({**good, **text(change)}, (27, H, W), NET)
-
-
-@pytest.mark.parametrize('change, why', [
-    (dict(mask='0,0,1'), 'different anchors'), (dict(mask='0,1,4'), 'from 0 to 3'), (dict(mask='x'), 'whole numbers'), (dict(map='m'), 'map=m'),
-    (dict(mask='0,1'), '18 channels'), (dict(rescore=1), 'no key "rescore"')])
-def test_yolo_refuses(change, why):
-    good = text(dict(anchors=PIXELS, num=4, mask=(0, 1, 2), classes=CLASSES, jitter=.3, random=1))
-    assert YoloLoss(good, (27, H, W), NET).mask == (0, 1, 2)
-    with pytest.raises(CfgError, match=why):
-        YoloLoss({**good, **text(change)}, (27, H, W), NET)
 
 
 def test_darknets_defaults():
