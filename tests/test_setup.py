@@ -1,0 +1,45 @@
+"""jobs/setup.sh sourced by a shell that somebody types in, over a tree whose .venv is already there."""
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    (tmp_path / 'jobs').mkdir()
+    (tmp_path / '.venv/bin').mkdir(parents=True)
+    for name in 'jobs/setup.sh', 'jobs/mpi.env.sh', 'setup.cfg', 'pyproject.toml':
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name, does in ('python', f'exec {sys.executable} "$@"'), ('mpirun', 'cat >/dev/null\nshift 2\nexec "$@"'):      # reads what is typed, as mpirun does
+        (tmp_path / '.venv/bin' / name).write_text(f'#!/bin/sh\n{does}\n')
+        (tmp_path / '.venv/bin' / name).chmod(0o755)
+    read = b''.join((tmp_path / name).read_bytes() for name in ('setup.cfg', 'pyproject.toml'))
+    (tmp_path / '.venv/stamp').write_text(hashlib.sha256(read + f'{tmp_path} openmpi\n'.encode()).hexdigest() + '  -\n')
+    return tmp_path
+
+
+def typed(tree, *lines):
+    """Standard output and error of an interactive shell in `tree`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(('OMPI_', 'PMIX_', 'PRTE_')) and name not in ('MPI', 'MPIRUN')}
+    done = subprocess.run(['bash', '--norc', '--noprofile', '-i'], cwd=tree, input='\n'.join(lines) + '\n', capture_output=True, text=True,
+                          timeout=60, env=clean, start_new_session=True)
+    return done.stdout, done.stderr
+
+
+def test_the_shell_keeps_its_options_and_survives_a_failing_command(tree):
+    told, errors = typed(tree, 'before=$-', '. jobs/setup.sh', 'false', 'echo "$unset_variable"', '[ "$before" = $- ] && echo same options',
+                         'command -v mpirun', 'echo $OMP_NUM_THREADS')
+    assert told.split('\n')[-4:-1] == ['same options', f'{tree}/.venv/bin/mpirun', '1'], errors
+
+
+def test_a_refusal_leaves_the_shell_open(tree):
+    told, errors = typed(tree, 'MPI=nonsense . jobs/setup.sh', 'echo "code $?"')
+    assert told == 'code 1\n'
+    assert 'setup: MPI=nonsense: expected openmpi, mpich or system' in errors
