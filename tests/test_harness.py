@@ -7,8 +7,6 @@ import textwrap
 import time
 from pathlib import Path
 
-import pytest
-
 HERE = Path(__file__).parent
 HEAD = 'import os, time, pytest\nfrom mpi4py import MPI\nworld = MPI.COMM_WORLD\n'
 
@@ -17,7 +15,8 @@ def run(folder, text, *options):
     """Exit code, output and seconds of a pytest over a file of tests in a tree with this harness."""
     for part in ('tests', 'jobs'):
         (folder / part).mkdir()
-    shutil.copy(HERE / 'conftest.py', folder / 'tests')
+    for name in ('conftest.py', 'mpi_run.py'):
+        shutil.copy(HERE / name, folder / 'tests')
     shutil.copy(HERE.parent / 'jobs' / 'mpi.env.sh', folder / 'jobs')
     (folder / 'tests' / 'test_inner.py').write_text(HEAD + textwrap.dedent(text))
     (folder / 'pytest.ini').write_text('[pytest]\n')
