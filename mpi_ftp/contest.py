@@ -44,6 +44,10 @@ class Figures:
     flops: int
     rounds: tuple
 
+    def to_json(self):
+        """As they are; of the rounds, how many."""
+        return {**self.__dict__, 'rounds': len(self.rounds)}
+
 
 class Room:
     """What contestants of one network share on a rank: memory for tiles, as much as the largest of these entries needs, and weights by who holds what."""

@@ -1,8 +1,9 @@
 """What became of named plans that took turns: rows with predicted beside measured, a table, and a sentence on how far 'auto' is from the best."""
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import median, quantiles
 
-from .contest import Entry
+from .contest import Entry, Figures
+from .plan import Plan
 from .plan_table import brief
 
 AUTO = 'auto'
@@ -10,46 +11,53 @@ AUTO = 'auto'
 
 @dataclass(frozen=True)
 class PlanRow:
-    """A named plan on all ranks. seconds … sent as in contest.Figures; predicted: seconds by the cost model; bytes: of the fullest rank in training, predicted.
+    """A named plan on all ranks and its Figures, or `reason`: why there is no such plan.
 
     ratio: to the plan `auto`, the median over turns, each beside auto's of the same round, so that a machine that slows down does not favour one;
-    low, high: half of the rounds lie between. same: the name of the plan that it is equal to and was measured with; reason: why there is no such plan
-    (then the figures are None). plan: its groups in a line.
+    low, high: half of the rounds lie between. same: the name of the plan that it is equal to and was measured with.
     """
     batch: int
     ranks: int
     name: str
-    seconds: float = None
-    predicted: float = None
+    plan: Plan = None
+    figures: Figures = None
     ratio: float = None
     low: float = None
     high: float = None
-    halos: float = None
-    norms: float = None
-    sums: float = None
-    reductions: float = None
-    processor: float = None
-    sent: tuple = None
-    bytes: int = None
-    rounds: int = None
-    plan: str = ''
     same: str = ''
     reason: str = ''
+
+    @property
+    def seconds(self):
+        return self.figures.seconds
+
+    @property
+    def rounds(self):
+        return len(self.figures.rounds)
+
+    @property
+    def predicted(self):
+        return self.plan.predicted['seconds']
+
+    def to_json(self):
+        """Flat; bytes: of the fullest rank in training, predicted; plan: its groups in a line. None where there is no such plan."""
+        found = self.figures.to_json() if self.figures else dict.fromkeys(field.name for field in fields(Figures))
+        predicted = self.plan.predicted if self.plan else {}
+        return {'batch': self.batch, 'ranks': self.ranks, 'name': self.name, **found, 'predicted': predicted.get('seconds'), 'bytes': predicted.get('bytes'),
+                'ratio': self.ratio, 'low': self.low, 'high': self.high, 'plan': brief(self.plan) if self.plan else '', 'same': self.same, 'reason': self.reason}
 
 
 def plan_rows(plans, figures):
     """PlanRows of one batch. plans: {name: Plan or why there is none}, 'auto' among them; figures: {Entry: Figures}."""
-    rows, first, auto = [], {}, figures[Entry(plans[AUTO])]
+    rows, first, auto = [], {}, plans[AUTO]
     for name, plan in plans.items():
         if isinstance(plan, str):
-            rows.append(PlanRow(plans[AUTO].batch, plans[AUTO].ranks, name, reason=plan))
+            rows.append(PlanRow(auto.batch, auto.ranks, name, reason=plan))
             continue
         found, like = figures[Entry(plan)], first.setdefault(plan, name)
-        ratios = [mine / other for mine, other in zip(found.rounds, auto.rounds)]
+        ratios = [mine / other for mine, other in zip(found.rounds, figures[Entry(auto)].rounds)]
         low, _, high = quantiles(ratios, n=4, method='inclusive') if len(ratios) > 1 else ratios * 3
-        rows.append(PlanRow(plan.batch, plan.ranks, name, found.seconds, plan.predicted['seconds'], median(ratios), low, high, found.halos, found.norms,
-                            found.sums, found.reductions, found.processor, found.sent, plan.predicted['bytes'], len(ratios), brief(plan),
-                            like if like != name else ''))
+        rows.append(PlanRow(auto.batch, auto.ranks, name, plan, found, median(ratios), low, high, like if like != name else ''))
     return rows
 
 
@@ -94,8 +102,9 @@ def plan_table(rows, link):
         last = number + 1 == len(rows) or rows[number + 1].batch != row.batch
         cells = [''] * 12
         if not row.reason:
+            found = row.figures
             cells = [f'{1e3 * row.seconds:.1f}', f'{1e3 * row.predicted:.1f}', f'{100 * (row.predicted / row.seconds - 1):+.0f} %', f'{row.ratio:.3f}',
-                     f'{row.low:.3f}–{row.high:.3f}', str(row.rounds), *(f'{nbytes / 1e6:.2f}' for nbytes in row.sent),
-                     *(f'{1e3 * seconds:.1f}' for seconds in (row.halos, row.norms, row.sums)), f'{row.bytes / (1 << 20):.0f}']
+                     f'{row.low:.3f}–{row.high:.3f}', str(row.rounds), *(f'{nbytes / 1e6:.2f}' for nbytes in found.sent),
+                     *(f'{1e3 * seconds:.1f}' for seconds in (found.halos, found.norms, found.sums)), f'{row.plan.predicted["bytes"] / (1 << 20):.0f}']
         table.add_row(str(row.batch), row.name, *cells, row.reason or row.same and f'the same as {row.same}', end_section=last)
     return table

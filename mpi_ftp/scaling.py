@@ -11,11 +11,12 @@ from . import comm
 from . import job as jobs
 from . import manual, rivals
 from .bench import numbers
-from .contest import Entry, contest
+from .contest import Entry, Figures, contest
 from .errors import UsageError
 from .machine import read_machine
 from .measuring import measure
 from .network import read_network
+from .plan import Plan
 from .plan_table import brief
 from .search import find_plan
 from .session import load_kernels, losses_of
@@ -71,7 +72,7 @@ def run(args):
         figures = contest(world, network, list(dict.fromkeys(entries + rivalling)), machine, job, args.seconds, ROUNDS if rivalling else 1, ready,
                           final if args.finalists else None)
         if world.rank == 0:
-            rows += count_rows(batch, entries, figures, machine) if entries else []
+            rows += count_rows(entries, figures, machine) if entries else []
             plans += rivals.plan_rows(by_name, figures) if by_name else []
     if world.rank == 0:
         tell(args, rows, plans, machine)
@@ -124,11 +125,11 @@ def tell(args, rows, plans, machine):
         show_table(rivals.plan_table(plans, machine.link), 170)
         for row in plans:
             if not row.reason and not row.same:
-                print(f'batch {row.batch}, {row.name}: {row.plan}')
+                print(f'batch {row.batch}, {row.name}: {brief(row.plan)}')
         for batch in dict.fromkeys(row.batch for row in plans):
             print(rivals.verdict([row for row in plans if row.batch == batch]))
     if args.json:
-        Path(args.json).write_text(json.dumps([row.__dict__ for row in rows + plans], indent=1))
+        Path(args.json).write_text(json.dumps([row.to_json() for row in rows + plans], indent=1))
     if args.png:
         from .rivals_picture import draw_rivals
         draw_rivals(args.png, plans, f'{Path(args.cfg).name}, {plans[0].ranks} ranks')
@@ -136,43 +137,36 @@ def tell(args, rows, plans, machine):
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds of a step on `ranks` ranks, and what became of them, the worst rank's: waited for halos, in batch norm's sums, for sums of gradients,
-    and how long these were under way. predicted: by the cost model; bound: seconds that operations (of the rank with the most, at the
-    serial run's pace) and bytes (the most that a rank sends or receives) allow if one hides behind the other; processor: seconds of all ranks'
-    processors; sent: bytes of halos and gradients.
+    """Figures of a plan's steps beside what is due. serial: seconds of a step on one rank; bound: seconds that operations (of the rank with the most, at
+    the serial run's pace) and bytes (the most that a rank sends or receives) allow if one hides behind the other.
     """
-    batch: int
-    ranks: int
-    seconds: float
+    plan: Plan
+    figures: Figures
     serial: float
-    predicted: float
     bound: float
-    halos: float
-    norms: float
-    sums: float
-    reductions: float
-    processor: float
-    sent: tuple
-    plan: str
 
     @property
     def efficiency(self):
-        return self.serial / self.ranks / self.seconds
+        return self.serial / self.plan.ranks / self.figures.seconds
 
     @property
     def hidden(self):
         """The part of the time of gradients' sums that nobody waited for, None without any."""
-        return max(0.0, 1 - self.sums / self.reductions) if self.reductions else None
+        return max(0.0, 1 - self.figures.sums / self.figures.reductions) if self.figures.reductions else None
+
+    def to_json(self):
+        """Flat; plan: its groups in a line."""
+        return {'batch': self.plan.batch, 'ranks': self.plan.ranks, **self.figures.to_json(), 'serial': self.serial,
+                'predicted': self.plan.predicted['seconds'], 'bound': self.bound, 'plan': brief(self.plan)}
 
 
-def count_rows(batch, entries, figures, machine):
+def count_rows(entries, figures, machine):
     """Rows of one batch. entries: of each number of ranks, one rank first; figures: {Entry: Figures}."""
     rows, one = [], figures[entries[0]]
     for entry in entries:
-        found, ranks = figures[entry], entry.plan.ranks
-        bound = max(one.seconds * found.flops / one.flops, sum(found.sent) / machine.link[1] if ranks > 1 else 0.0)
-        rows.append(Row(batch, ranks, found.seconds, one.seconds, entry.plan.predicted['seconds'], bound, found.halos, found.norms, found.sums,
-                        found.reductions, found.processor, found.sent, brief(entry.plan)))
+        found = figures[entry]
+        bound = max(one.seconds * found.flops / one.flops, sum(found.sent) / machine.link[1] if entry.plan.ranks > 1 else 0.0)
+        rows.append(Row(entry.plan, found, one.seconds, bound))
     return rows
 
 
@@ -185,12 +179,14 @@ def show(rows, machine):
     for name in ('batch', 'ranks', 'ms', 'predicted', 'faster', 'efficiency', 'bound', 'MB halos', 'MB sums', 'ms processors', 'wait halos', 'norms', 'sums', 'of', 'hidden'):
         table.add_column(name, justify='right')
     for row in rows:
-        cells = [str(row.batch), str(row.ranks), f'{1e3 * row.seconds:.1f}', f'{1e3 * row.predicted:.1f}', f'{row.serial / row.seconds:.2f}x',
-                 f'{row.efficiency:.1%}', f'{row.serial / row.ranks / row.bound:.1%}']
-        if row.ranks > 1:
-            cells += [f'{nbytes / 1e6:.2f}' for nbytes in row.sent] + [f'{1e3 * value:.1f}' for value in (row.processor, row.halos, row.norms, row.sums, row.reductions)]
+        plan, found = row.plan, row.figures
+        cells = [str(plan.batch), str(plan.ranks), f'{1e3 * found.seconds:.1f}', f'{1e3 * plan.predicted["seconds"]:.1f}', f'{row.serial / found.seconds:.2f}x',
+                 f'{row.efficiency:.1%}', f'{row.serial / plan.ranks / row.bound:.1%}']
+        if plan.ranks > 1:
+            cells += [f'{nbytes / 1e6:.2f}' for nbytes in found.sent]
+            cells += [f'{1e3 * value:.1f}' for value in (found.processor, found.halos, found.norms, found.sums, found.reductions)]
             cells.append('' if row.hidden is None else f'{row.hidden:.0%}')
         table.add_row(*cells)
     show_table(table, 140)
     for row in rows:
-        print(f'batch {row.batch}, {row.ranks} ranks: {row.plan}')
+        print(f'batch {row.plan.batch}, {row.plan.ranks} ranks: {brief(row.plan)}')

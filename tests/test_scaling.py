@@ -43,9 +43,9 @@ def test_operations_of_one_rank_are_those_of_the_network(tmp_path):
 
 
 def test_efficiency_and_hidden_part():
-    row = Row(4, 2, .06, .1, .05, .05, .01, .002, .003, .03, .1, (10, 20), '')
+    row = Row(SimpleNamespace(ranks=2), Figures(.06, .01, .002, .003, .03, .1, (10, 20), 1, (.06,)), serial=.1, bound=.05)
     assert row.efficiency == pytest.approx(.1 / 2 / .06) and row.hidden == pytest.approx(.9)
-    assert Row(4, 1, .1, .1, .1, .1, 0, 0, 0, 0, .1, (0, 0), '').hidden is None
+    assert replace(row, figures=replace(row.figures, reductions=0)).hidden is None
 
 
 def test_words_of_plans():
@@ -75,11 +75,11 @@ def test_rows_of_plans_and_who_is_best(tmp_path):
     figures = {Entry(one): Figures(.2, *waits, (.2, .4, .2)), Entry(two): Figures(.19, *waits, (.1, .3, .19))}
     rows = plan_rows(plans, figures)
     missing, fused, again, auto = rows
-    assert missing.seconds is None and 'needs 9 ranks' in missing.reason and auto.same == 'fused' and fused.same == '' and auto.ratio == 1
+    assert missing.figures is None and 'needs 9 ranks' in missing.reason and auto.same == 'fused' and fused.same == '' and auto.ratio == 1
     assert again.ratio == pytest.approx(.75) and again.low == pytest.approx(.625) and again.rounds == 3      # each beside auto's of the same round
     assert "of 2 plans 'again' is the best" in verdict(rows) and 'auto takes 33.3 % longer' in verdict(rows)
     assert verdict([missing, fused, replace(again, ratio=1.1), auto]).endswith("auto is the best by measurement; the next, 'again', takes 10.0 % longer.")
-    assert "auto is the best" in verdict([fused, replace(again, rounds=2), auto])           # it did not go on to the end
+    assert "auto is the best" in verdict([fused, replace(again, figures=replace(again.figures, rounds=(.1, .3))), auto])           # it did not go on to the end
     assert finalists(plans, figures, 2) == [Entry(one), Entry(two)] and finalists(plans, figures, 1) == [Entry(one)]
     draw_rivals(tmp_path / 'out.png', rows + [replace(row, batch=4) for row in rows], 'net.cfg, 2 ranks')
     assert (tmp_path / 'out.png').read_bytes()[:4] == b'\x89PNG'
