@@ -7,9 +7,6 @@ import hashlib
 import os
 import re
 import sys
-import tarfile
-import tempfile
-import zipfile
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -64,7 +61,7 @@ def convert(kind, source, out, size=None, names=None, log=print):
         raise DataError(f'{source} does not exist')
     if not out.parent.is_dir():
         raise DataError(f'{out.parent} is not a folder')
-    with _unpacked(source, out.parent) as root:
+    with sources.unpacked(source, out.parent) as root:
         found = KINDS[kind](root, names)
         if not found.classes:
             raise DataError(f'{source}: no boxes and no class names in it')
@@ -168,30 +165,6 @@ def _splits(packed, stated):
     tenth = len(packed) // 10 or len(packed) // 3 and 1
     cuts = {'train': order[2 * tenth:], 'val': order[:tenth], 'test': order[tenth:2 * tenth]}
     return {name: sorted(numbers) for name, numbers in cuts.items() if numbers}
-
-
-@contextmanager
-def _unpacked(source, beside):
-    """The folder of pictures: `source` itself, or a temporary one beside the output with an archive's contents."""
-    if source.is_dir() or source.suffix.lower() in ('.json', '.data'):
-        yield source
-        return
-    with tempfile.TemporaryDirectory(prefix='.convert-', dir=beside) as folder:
-        try:
-            if zipfile.is_zipfile(source):
-                zipfile.ZipFile(source).extractall(folder)
-            elif tarfile.is_tarfile(source):
-                with tarfile.open(source) as archive:
-                    for member in archive:                       # Debian's Python 3.11.2 has no filter that would look
-                        if not (member.isfile() or member.isdir()) or member.name.startswith('/') or '..' in Path(member.name).parts:
-                            raise tarfile.ReadError(f'{member.name} is a link or lies outside of it')
-                    archive.extraction_filter = getattr(tarfile, 'data_filter', None)
-                    archive.extractall(folder)
-            else:
-                raise DataError(f'{source}: expected a folder, or a .tar.gz or .zip file of one')
-        except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
-            raise DataError(f'{source} cannot be unpacked: {error}') from error
-        yield Path(folder)
 
 
 @contextmanager

@@ -1,10 +1,14 @@
-"""What labelled pictures look like on other people's disks: the terms that the readers of each kind share, and the
-simplest kind, a folder a class.
+"""What labelled pictures look like on other people's disks: the terms that the readers of each kind share, archives, and
+the simplest kind, a folder a class.
 
 A reader takes a folder and the class names (None: those found) and returns a Source: which picture files, with which
 boxes or class, in which splits. Pictures are not opened here.
 """
 import re
+import tarfile
+import tempfile
+import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +42,30 @@ class Source:
     splits: list = field(default_factory=list)
     refused: list = field(default_factory=list)
     labelled: bool = False
+
+
+@contextmanager
+def unpacked(source, beside):
+    """The folder of pictures: `source` itself, or a temporary one in `beside` with an archive's contents. Raises DataError."""
+    if source.is_dir() or source.suffix.lower() in ('.json', '.data'):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix='.convert-', dir=beside) as folder:
+        try:
+            if zipfile.is_zipfile(source):
+                zipfile.ZipFile(source).extractall(folder)
+            elif tarfile.is_tarfile(source):
+                with tarfile.open(source) as archive:
+                    for member in archive:                       # Debian's Python 3.11.2 has no filter that would look
+                        if not (member.isfile() or member.isdir()) or member.name.startswith('/') or '..' in Path(member.name).parts:
+                            raise tarfile.ReadError(f'{member.name} is a link or lies outside of it')
+                    archive.extraction_filter = getattr(tarfile, 'data_filter', None)
+                    archive.extractall(folder)
+            else:
+                raise DataError(f'{source}: expected a folder, or a .tar.gz or .zip file of one')
+        except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+            raise DataError(f'{source} cannot be unpacked: {error}') from error
+        yield Path(folder)
 
 
 def read_text(path):
