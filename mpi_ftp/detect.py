@@ -7,12 +7,12 @@ import numpy as np
 from . import boxes, inference
 from .augment import input_tile, letterbox
 from .draw import draw_boxes
-from .errors import CfgError, DataError, JobError
+from .errors import DataError, JobError
 from .evaluate import gather_boxes, gather_scores
 from .files import replacing
 from .job import from_arguments
-from .network import read_network
 from .pictures import Loose, load_picture
+from .session import read_headed
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm'}
 
@@ -30,9 +30,7 @@ def add_arguments(parser):
 def run(args):
     images, args.top = listed(args.images), max(1, args.top)
     job = from_arguments(args, required=('cfg', 'weights'))
-    network = read_network(job.cfg)
-    if not network.heads:
-        raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to detect with')
+    network = read_headed(job.cfg, 'detect with')
     names = inference.read_names(args.names) if args.names else []
     world, model = inference.start(network, job, 1, weights_in=args.weights_in)
     find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes

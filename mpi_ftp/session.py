@@ -5,13 +5,22 @@ import numpy as np
 
 from . import kernels
 from .convert_weights import open_weights
-from .errors import DataError
+from .errors import CfgError, DataError
 from .limits import trim
 from .loader import Loader
 from .loss import RegionLoss, SoftmaxLoss, YoloLoss, prepare
+from .network import read_network
 from .pictures import Pictures
 
 LOSSES = {'region': RegionLoss, 'yolo': YoloLoss, 'softmax': SoftmaxLoss}
+
+
+def read_headed(cfg, purpose):
+    """The Network of a .cfg that has a head. Raises CfgError."""
+    network = read_network(cfg)
+    if not network.heads:
+        raise CfgError(f'{cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to {purpose}')
+    return network
 
 
 def losses_of(network):
@@ -90,9 +99,15 @@ class Feed:
         return self.world.hand_out(parts)
 
 
-def check_classes(path, classes, network):
-    """Refuse a data set with more classes than the network's heads tell apart."""
-    for head in network.heads:
-        known = head.section.int('classes', 20) if head.kind in ('region', 'yolo') else head.in_shapes[0][0]
-        if len(classes) > known:
-            raise DataError(f'{path} has {len(classes)} classes, but {head.name} of {network.path} tells {known} apart')
+def splits_of(world, job, split, network):
+    """The splits of the job's data, on ranks that read them, else None. Raises DataError where `split` is not among them, or where there are more
+    classes than the network's heads tell apart."""
+    if job.reader == 'one' and world.rank > 0:
+        return None
+    with Pictures(job.data) as pictures:
+        pictures.indices(split)
+        for head in network.heads:
+            known = head.section.int('classes', 20) if head.kind in ('region', 'yolo') else head.in_shapes[0][0]
+            if len(pictures.classes) > known:
+                raise DataError(f'{job.data} has {len(pictures.classes)} classes, but {head.name} of {network.path} tells {known} apart')
+        return pictures.splits

@@ -10,21 +10,19 @@ from . import comm, schedule
 from .augment import Options
 from .cfg import ignored, read_cfg
 from .draw import plot_training
-from .errors import CfgError, Diverged
+from .errors import Diverged
 from .evaluate import evaluate
 from .job import add_arguments, from_arguments
 from .limits import trim
 from .loss import summary
 from .model import Model
-from .network import read_network
 from .parameters import TRAINED
-from .pictures import Pictures
 from .plan_table import plan_table
 from .planning import course_of, mini_batch, plan_again, plan_run
 from .replan import Watch, move
 from .runfolder import open_run, show
 from .saving import load_checkpoint, save_checkpoint, save_weights
-from .session import Feed, check_classes, load_kernels, load_weights, losses_of
+from .session import Feed, load_kernels, load_weights, losses_of, read_headed, splits_of
 from .watching import TIMES, Signals, tell
 
 COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', *TIMES[1:], 'iou', 'class', 'objectness', 'any_objectness', 'recall50',
@@ -51,17 +49,10 @@ class Trainer:
         self.world, self.job, self.folder = world, job, folder
         self.signals, self.dtype, self.told_dropped = Signals(), np.dtype(job.dtype), False
         self.stop = False           # asked by a signal on any rank
-        self.network = network = read_network(job.cfg)
-        if not network.heads:
-            raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to train for')
+        self.network = network = read_headed(job.cfg, 'train for')
         self.losses = losses_of(network)
         self.batch, self.mini = mini_batch(network, job)
-        splits = None
-        if job.reader == 'all' or world.rank == 0:                  # what is wrong with the data is told before seconds are spent
-            with Pictures(job.data) as pictures:
-                pictures.indices(job.split)
-                splits = pictures.splits
-                check_classes(job.data, pictures.classes, network)
+        splits = splits_of(world, job, job.split, network)          # what is wrong with the data is told before seconds are spent
         self.momentum = network.net.float('momentum', .9) if job.momentum is None else job.momentum
         self.decay = network.net.float('decay', .0001) if job.decay is None else job.decay
         load_kernels(world, job, self.losses)

@@ -7,9 +7,8 @@ from .evaluate import evaluate
 from .files import replacing
 from .footprint import EVALUATION
 from .job import from_arguments
-from .network import read_network
 from .runfolder import show
-from .session import check_classes
+from .session import read_headed, splits_of
 
 
 def add_arguments(parser):
@@ -23,15 +22,9 @@ def add_arguments(parser):
 def run(args):
     split, args.split = args.split, None
     job = from_arguments(args, required=('cfg', 'weights', 'data'))
-    network = read_network(job.cfg)
-    if not network.heads:
-        from .errors import CfgError
-        raise CfgError(f'{job.cfg} ends in [{network.layers[-1].kind}]: expected a [region], [yolo] or [softmax] layer to evaluate')
-    world, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1)), weights_in=args.weights_in, beside=EVALUATION)
-    if job.reader == 'all' or world.rank == 0:
-        from .pictures import Pictures
-        with Pictures(job.data) as pictures:
-            check_classes(job.data, pictures.classes, network)
+    network = read_headed(job.cfg, 'evaluate')
+    world, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1, least=1)), weights_in=args.weights_in, beside=EVALUATION)
+    splits_of(world, job, split, network)
     progress = Progress() if world.rank == 0 else None
     result = evaluate(world, model, job.data, split, job.reader, progress, args.thresh, args.nms)
     if world.rank:
