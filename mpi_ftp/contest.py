@@ -17,6 +17,7 @@ from .network import PICTURE
 from .plan import Plan
 from .region import NOTHING
 from .session import losses_of
+from .watching import Stopwatch
 
 STEPS = 2                   # of a turn; one rank takes one
 
@@ -97,18 +98,18 @@ class Contestant:
 
     def step(self):
         """One step as in training: (seconds, waited for halos, in norms, for sums of gradients, sums under way, the processor's seconds)."""
-        model, before, begun, busy = self.model, dict(comm.waited), time.perf_counter(), time.process_time()
+        model, stopwatch, busy = self.model, Stopwatch(), time.process_time()
         model.parameters.zero_gradients()
         value = model.forward(self.picture, self.truths, seen=1 << 20)
         model.backward()
-        halos, norms = (comm.waited[name] - before[name] for name in ('messages', 'sums'))
-        asked = time.perf_counter()
+        stopwatch.computed()
         model.reduction.wait()
         self.comm.sum(np.array([value]))
-        sums = time.perf_counter() - asked
+        stopwatch.summed(model.reduction.take_times()[0])
         batch = self.plan.batch
         model.parameters.step(1e-6 / batch, .9, 5e-4 * batch)
-        return time.perf_counter() - begun, halos, norms, sums, model.reduction.take_times()[0], time.process_time() - busy
+        seconds, _, halos, norms, reductions, sums = stopwatch.read().values()
+        return seconds, halos, norms, sums, reductions, time.process_time() - busy
 
     def figures(self):
         """The Figures of all turns but the first, on rank 0, else None (collective)."""

@@ -1,7 +1,6 @@
 """The verb `train`: the loop that reads as prose, and what surrounds it: resume, checkpoints, evaluation, signals."""
 import gc
 import math
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +22,7 @@ from .replan import Watch, move
 from .runfolder import open_run, show
 from .saving import load_checkpoint, save_checkpoint, save_weights
 from .session import Feed, load_kernels, load_weights, losses_of, read_headed, splits_of
-from .watching import TIMES, Signals, tell
+from .watching import TIMES, Signals, Stopwatch, tell
 
 COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', *TIMES[1:], 'iou', 'class', 'objectness', 'any_objectness', 'recall50',
            'recall75', 'mAP50', 'mAP50_95', 'top1')
@@ -148,32 +147,26 @@ class Trainer:
 
     def step(self):
         """One iteration: forward, loss, backward on each piece of the batch; sums over ranks; one step of the optimizer."""
-        begun, waited, model, others = time.perf_counter(), 0.0, self.model, dict(comm.waited)
-        pieces, value, stats = self.batch // self.mini, 0.0, {}
+        stopwatch, model, pieces, value, stats = Stopwatch(), self.model, self.batch // self.mini, 0.0, {}
         model.parameters.zero_gradients()
         for piece in range(pieces):
-            asked = time.perf_counter()
-            tile, truths, ids, draws, self.state = self.feed.next()
-            waited += time.perf_counter() - asked
+            tile, truths, _, _, self.state = stopwatch.fetch(self.feed.next)
             self.seen += self.mini
             value += model.forward(tile, truths, self.seen, key=(self.job.seed * 1000003 + self.iteration) * pieces + piece)
             for name, number in model.stats.items():
                 stats[name] = stats.get(name, 0.0) + number
             model.backward(reduce=piece == pieces - 1)
-        asked, halos, norms = time.perf_counter(), *(comm.waited[name] - others[name] for name in ('messages', 'sums'))
+        stopwatch.computed()
         model.reduction.wait()
         # one sum tells all ranks the loss, its statistics, and whether any of them was asked to stop
         sums = self.world.sum(np.array([value] + [stats.get(name, 0.0) for name in STATS] + [self.signals.asked]))
         self.stop = sums[-1] > 0
-        summed = time.perf_counter() - asked
-        reduced, _ = model.reduction.take_times()
+        stopwatch.summed(model.reduction.take_times()[0])
         loss, rate = sums[0] / self.batch, self.rate(self.iteration)
         if not np.isfinite(loss):
             raise Diverged(f'the loss is {loss} at iteration {self.iteration}: {self.blame(tile, truths)}; try a smaller learning rate than {rate:g}')
         model.parameters.step(rate / self.batch, self.momentum, self.decay * self.batch)
-        row = {'iteration': self.iteration, 'loss': float(loss), 'seconds': time.perf_counter() - begun, 'rate': rate,
-               'epoch': self.seen / self.feed.samples, 'seen': self.seen, 'input_seconds': waited, 'sum_seconds': summed,
-               'reduction_seconds': reduced, 'halo_seconds': halos, 'norm_seconds': norms}
+        row = {'iteration': self.iteration, 'loss': float(loss), 'rate': rate, 'epoch': self.seen / self.feed.samples, 'seen': self.seen, **stopwatch.read()}
         self.tell_dropped(sums[-2])
         means = summary(dict(zip(STATS, sums[1:-1])))
         row.update({name: means[name] for name in COLUMNS if name in means and not np.isnan(means[name])})

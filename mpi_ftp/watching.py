@@ -1,8 +1,10 @@
 """What goes on beside the iterations of a run: signals that ask it to end, and where its time and memory went. Knows no network."""
 import signal
+import time
 from statistics import median
 
 from .limits import peak
+from .waiting import waited
 
 TIMES = ('seconds', 'input_seconds', 'halo_seconds', 'norm_seconds', 'reduction_seconds', 'sum_seconds')
 
@@ -19,6 +21,33 @@ class Signals:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = number
+
+
+class Stopwatch:
+    """Where the seconds of one iteration go; started by making it."""
+
+    def __init__(self):
+        self.before, self.input, self.begun = dict(waited), 0.0, time.perf_counter()
+
+    def fetch(self, following):
+        """The pictures that following() waits for."""
+        asked = time.perf_counter()
+        found = following()
+        self.input += time.perf_counter() - asked
+        return found
+
+    def computed(self):
+        """The backward pass is over: what comes is waiting for sums."""
+        self.halos, self.norms = (waited[name] - self.before[name] for name in ('messages', 'sums'))
+        self.asked = time.perf_counter()
+
+    def summed(self, reductions):
+        """All sums are there, gradients' took so many seconds."""
+        self.sums, self.reductions = time.perf_counter() - self.asked, reductions
+
+    def read(self):
+        """{each of TIMES: seconds}, up to now."""
+        return dict(zip(TIMES, (time.perf_counter() - self.begun, self.input, self.halos, self.norms, self.reductions, self.sums)))
 
 
 def tell(times, plan, pieces, world):
