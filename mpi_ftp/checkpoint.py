@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from .errors import WeightsError
-from .files import replacing
+from .files import reason, replacing
 
 FORMAT = 1
 
@@ -65,7 +65,7 @@ class Checkpoint:
         except FileNotFoundError:
             raise WeightsError(f'the checkpoint {path} does not exist') from None
         except OSError as error:
-            raise WeightsError(f'{path} is not a readable checkpoint: {error}') from None
+            raise WeightsError(f'{path} is not a readable checkpoint: {reason(error)}') from None
         try:
             self.meta = {key: json.loads(text[()]) for key, text in self.file['meta'].items()}
             tensors = self.file['tensors']

@@ -1,9 +1,19 @@
 """Files that appear whole or not at all."""
 import os
+import re
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import JobError
+
+
+def reason(error):
+    """Why a file could not be opened, read or written, on one line: HDF5 tells it with the names of its variables."""
+    text = ' '.join(str(error).split())
+    cut, number = re.search(r'truncated file: eof = (\d+),.* stored_eof = (\d+)', text), re.search(r'errno = (\d+)', text)
+    if cut:
+        return f'it is cut short, {cut[1]} of {cut[2]} bytes are there'
+    return getattr(error, 'strerror', None) or (os.strerror(int(number[1])) if number else text)
 
 
 @contextmanager
@@ -24,7 +34,7 @@ def replacing(path):
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise JobError(f'cannot write {path}: {error.strerror or error}') from error
+            raise JobError(f'cannot write {path}: {reason(error)}') from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)          # the rename itself must reach the disk too
     try:

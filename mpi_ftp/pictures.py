@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .errors import DataError, JobError, nearest
-from .files import replacing
+from .files import reason, replacing
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
 CHUNK = 32
@@ -135,7 +135,7 @@ def writing(path, classes, shape, labelled=False):
             yield writer
             writer.tables()
     except JobError as error:
-        raise DataError(f'{path} cannot be written: {_words(error.__cause__ or error)}') from error
+        raise DataError(f'{path} cannot be written: {reason(error.__cause__ or error)}') from error
 
 
 class Writer:
@@ -227,7 +227,7 @@ def _open(path):
         # Readers never lock: the file may lie on NFS, and a finished file is never written again
         file = h5py.File(path, 'r', locking=False)
     except OSError as error:
-        raise DataError(f'{path} cannot be opened: {_words(error)}') from error
+        raise DataError(f'{path} cannot be opened: {reason(error)}') from error
     found, version = file.attrs.get('format'), file.attrs.get('version')
     if found == FORMAT and version == VERSION:
         small = file.id.get_mdc_config()         # each node of the chunks' index takes ten times what HDF5 counts: 2 MiB become 20

@@ -1,10 +1,12 @@
 """Checkpoints come back as they were saved, slice by slice, and are never half written."""
+import os
+
 import h5py
 import numpy as np
 import pytest
 
 from mpi_ftp import checkpoint
-from mpi_ftp.errors import WeightsError
+from mpi_ftp.errors import JobError, WeightsError
 
 META = {'job': 'cfg = "a.cfg"\n', 'iteration': 17, 'seen': np.int64(2**40), 'loader': {'epoch': 1, 'position': 5}, 'seed': 3, 'cfg': '[net]\n' * 20000}
 
@@ -64,12 +66,24 @@ def test_a_reader_keeps_the_old_file_while_a_new_one_is_written(tmp_path):
         assert new.read('x').sum() == 3
 
 
+def test_a_full_disk_is_told_in_plain_words(tmp_path):
+    def write():
+        raise OSError("Can't synchronously write data (file write failed: time = Sat\\n, filename = 'x', errno = 28, error message = 'No space')")
+        yield
+    with pytest.raises(JobError, match='^cannot write .*run.h5: No space left on device$'):
+        checkpoint.save(tmp_path / 'run.h5', [('x', (1,), write())], {})
+
+
 def test_refused(tmp_path):
     with pytest.raises(WeightsError, match='does not exist'):
         checkpoint.Checkpoint(tmp_path / 'a.h5')
     (tmp_path / 'b.h5').write_bytes(b'no HDF5 at all')
     with pytest.raises(WeightsError, match='is not a readable checkpoint'):
         checkpoint.Checkpoint(tmp_path / 'b.h5')
+    checkpoint.save(tmp_path / 'e.h5', whole([('x', np.zeros(3000))]), {})
+    os.truncate(tmp_path / 'e.h5', 20000)
+    with pytest.raises(WeightsError, match=r'e.h5 is not a readable checkpoint: it is cut short, 20000 of \d+ bytes are there$'):
+        checkpoint.Checkpoint(tmp_path / 'e.h5')
     with h5py.File(tmp_path / 'c.h5', 'w') as file:
         file['x'] = 1
     with pytest.raises(WeightsError, match='no checkpoint of mpi_ftp'):
