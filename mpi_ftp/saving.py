@@ -6,6 +6,7 @@ what a file looks like.
 import numpy as np
 
 from . import checkpoint, weights
+from .errors import WeightsError
 from .parameters import TRAINED, cut_rows
 
 TAG = 32000                 # of slices; exchanges count from 1
@@ -74,11 +75,15 @@ def send(mine):
 
 
 def load_checkpoint(path, parameters):
-    """Fill this rank's rows of weights, statistics and momentum; returns the checkpoint's meta."""
+    """Fill this rank's rows of weights, statistics and momentum; returns the checkpoint's meta. WeightsError where it is of another network."""
     with checkpoint.Checkpoint(path) as saved:
         for index in parameters.channels:
-            for name, _ in parameters.network.layers[index].tensors:
+            layer = parameters.network.layers[index]
+            for name, shape in layer.tensors:
                 for prefix, flat in (('', None), ('momentum/', parameters.momentum))[:2 if name in TRAINED else 1]:
+                    found = saved.shapes.get(f'{prefix}{index}/{name}', tuple(shape))          # of a missing one tells `read`
+                    if found != tuple(shape):
+                        raise WeightsError(f'{path}: {name} of {layer.name} have shape {found}, expected {tuple(shape)}; is it of another network?')
                     for first, last in parameters.pieces(index, name):
                         parameters.set(index, name, saved.read(f'{prefix}{index}/{name}', first, last), flat, first)
         return saved.meta

@@ -7,6 +7,7 @@ from core import conv, make_network
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp import parameters as parameters_module
+from mpi_ftp.errors import WeightsError
 from mpi_ftp.model import Model
 from mpi_ftp.parameters import cut_rows
 from mpi_ftp.plan import GroupPlan, Plan
@@ -50,6 +51,16 @@ def filled(network, comm, seed):
             if name in parameters_module.TRAINED:
                 parameters.set(layer, name, whole[1, first:last], parameters.momentum)
     return parameters
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    alone = comm_module.Alone()
+    for name, width in ('a', 20), ('b', 24):
+        (tmp_path / name).mkdir()
+    mine, other = (filled(make_network(tmp_path / name, conv(width) + conv(8), 7, 9), alone, 1) for name, width in (('a', 20), ('b', 24)))
+    save_checkpoint(tmp_path / 'checkpoint.h5', alone, other, {})
+    with pytest.raises(WeightsError, match=r'checkpoint.h5: \w+ of layer 0 \[convolutional\] have shape \(24.*expected \(20.*another network'):
+        load_checkpoint(tmp_path / 'checkpoint.h5', mine)
 
 
 @pytest.mark.mpi(1, 2, 3, 4)
