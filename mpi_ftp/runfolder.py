@@ -5,6 +5,7 @@
 `finished` is written last: a launcher's exit code alone does not prove that a run came to its end.
 """
 import csv
+import fcntl
 import json
 import os
 import sys
@@ -39,6 +40,13 @@ class RunFolder:
             self.log_file = open(self.path / 'log.txt', 'a', encoding='utf-8', buffering=1)
         except OSError as error:
             raise JobError(f'cannot write the run folder {self.path}: {error.strerror}') from None
+        try:
+            fcntl.flock(self.log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)       # until this process ends, however it does
+        except BlockingIOError:
+            self.log_file.close()
+            raise JobError(f'another run is writing {self.path}: wait for its end, or give another folder with --run') from None
+        except OSError:
+            pass                                                            # a file system without locks
         self.resumed = resume and self.checkpoint.exists()
         (self.path / 'finished').unlink(missing_ok=True)
         self.metrics = None

@@ -38,6 +38,15 @@ def test_a_run_is_not_overwritten(tmp_path):
     assert not (tmp_path / 'finished').exists()
 
 
+@pytest.mark.parametrize('resume', (False, True))
+def test_two_runs_do_not_share_a_folder(tmp_path, resume):
+    run = runfolder.open_run(tmp_path)
+    with pytest.raises(JobError, match='another run is writing .*: wait for its end, or give another folder with --run'):
+        runfolder.open_run(tmp_path, resume)
+    run.close()
+    runfolder.open_run(tmp_path, resume).close()
+
+
 def test_resume_without_a_checkpoint_begins_anew(tmp_path):
     run = runfolder.open_run(tmp_path / 'new', resume=True)
     assert not run.resumed
