@@ -26,9 +26,9 @@ UNLIMITED = 1 << 62
 
 
 def mini_batch(network, job):
-    """(pictures in an iteration, pictures computed at a time) from the job or [net]. Raises PlanError."""
-    batch = job.batch or network.net.int('batch', 1)
-    pieces = job.subdivisions or network.net.int('subdivisions', 1)
+    """(pictures in an iteration, pictures computed at a time) from the job or [net]. Raises PlanError, CfgError."""
+    batch = job.batch or network.net.int('batch', 1, least=1)
+    pieces = job.subdivisions or network.net.int('subdivisions', 1, least=1)
     if job.batch and not job.subdivisions and batch % pieces:
         pieces = 1
     if batch % pieces:

@@ -8,7 +8,7 @@ from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp import planning
-from mpi_ftp.errors import JobError, MemoryRefused
+from mpi_ftp.errors import CfgError, JobError, MemoryRefused
 from mpi_ftp.job import Job, parse_memory, read_job
 from mpi_ftp.limits import available, resident
 from mpi_ftp.machine import read_machine, write_machine
@@ -88,3 +88,11 @@ def test_ranks_that_share_cores_may_stay_idle(tmp_path):
     assert plan.predicted['seconds'] < spread.predicted['seconds']
     two_hosts = replace(crowded, hosts=(0, 0, 0, 1, 1, 1))
     assert planning.with_idle_ranks(network, 1, two_hosts, job, 6) is None
+
+
+@pytest.mark.parametrize('key', ('batch', 'subdivisions'))
+def test_no_pictures_are_no_batch(tmp_path, key):
+    network = network_of(tmp_path)
+    network.net = network.net.replace(**{key: 0})
+    with pytest.raises(CfgError, match=rf'\[net\] {key}=0: expected a whole number of at least 1'):
+        planning.mini_batch(network, Job())
