@@ -25,7 +25,13 @@ def read_headed(cfg, purpose):
 
 def losses_of(network):
     """{head's layer: its loss}. Raises CfgError for options that are wrong."""
-    return {head.index: LOSSES[head.kind](head.section.options, head.in_shapes[0], network.shape) for head in network.heads}
+    losses = {}
+    for head in network.heads:
+        try:
+            losses[head.index] = LOSSES[head.kind](head.section.options, head.in_shapes[0], network.shape)
+        except CfgError as error:
+            raise CfgError(f'{head.section.path}:{head.section.line}: {error}') from None
+    return losses
 
 
 def load_kernels(world, job, losses):
