@@ -105,9 +105,9 @@ def start(network, job, batch, last=None, weights_in=None, beside=0):
     weights_in: 'memory', 'file' or None, see `planned`; beside: bytes that the verb takes beside the model."""
     world = comm.world(job.ranks)
     losses = losses_of(network)
+    file = open_weights(job.weights, network)           # what is wrong with it is told before seconds are spent
     load_kernels(world, job, losses)
     needed = [layer.index for layer in network.layers if layer.tensors and (last is None or layer.index <= last)]
-    file = open_weights(job.weights, network)
     part = network if last is None else Network(network.shape, network.layers[:last + 1], network.net, network.path)
     plan, paged = planned(world, part, batch, job, last, weights_in and weights_in == 'file', beside)
     if paged and not weights_in and world.rank == 0:

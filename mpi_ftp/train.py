@@ -8,6 +8,7 @@ import numpy as np
 from . import comm, schedule
 from .augment import Options
 from .cfg import ignored, read_cfg
+from .convert_weights import open_weights
 from .draw import plot_training
 from .errors import Diverged
 from .evaluate import evaluate
@@ -51,7 +52,9 @@ class Trainer:
         self.network = network = read_headed(job.cfg, 'train for')
         self.losses = losses_of(network)
         self.batch, self.mini = mini_batch(network, job)
-        splits = splits_of(world, job, job.split, network)          # what is wrong with the data is told before seconds are spent
+        splits = splits_of(world, job, job.split, network)          # what is wrong with files is told before seconds are spent
+        if job.weights and world.rank == 0 and not folder.resumed:
+            open_weights(job.weights, network)
         self.momentum = network.net.float('momentum', .9) if job.momentum is None else job.momentum
         self.decay = network.net.float('decay', .0001) if job.decay is None else job.decay
         load_kernels(world, job, self.losses)

@@ -195,6 +195,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(place, alone, words, 
         words = ['--weights', tmp_path / 'short.weights']
     errors = verb(*training(place, tmp_path / 'run', *words), code=code)
     assert said in errors and errors.count('\n') == 1
+    assert not (tmp_path / 'run' / 'job.toml').exists()          # before anything was compiled, measured and planned
 
 
 @pytest.mark.parametrize('change, code, said', [
