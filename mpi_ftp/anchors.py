@@ -5,8 +5,8 @@ median as centre, which a few huge boxes do not move. Knows nothing of networks 
 """
 import numpy as np
 
+from .arguments import wxh
 from .augment import letterbox
-from .convert import wxh
 from .errors import DataError
 from .pictures import Pictures
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import job as jobs
 from . import kernels
+from .arguments import numbers
 from .comm import Alone
 from .errors import CfgError, UsageError
 from .model import Model
@@ -31,8 +32,8 @@ TURN = 2                    # steps at a time
 
 def add_arguments(parser):
     jobs.add_arguments(parser, keys=KEYS)
-    parser.add_argument('--sides', metavar='N,…', default=SIDES, help=f'heights and widths of the picture (default: {SIDES})')
-    parser.add_argument('--batches', metavar='N,…', default=BATCHES, help=f'samples in a step (default: {BATCHES})')
+    parser.add_argument('--sides', metavar='N,…', type=numbers, default=SIDES, help=f'heights and widths of the picture (default: {SIDES})')
+    parser.add_argument('--batches', metavar='N,…', type=numbers, default=BATCHES, help=f'samples in a step (default: {BATCHES})')
     parser.add_argument('--seconds', metavar='S', type=float, default=10.0, help='time for each side and batch (default: 10)')
     parser.add_argument('--torch-python', metavar='FILE', default=sys.executable, help='an interpreter that has PyTorch (default: this one)')
     parser.add_argument('--no-torch', action='store_true', help='leave PyTorch out')
@@ -40,24 +41,14 @@ def add_arguments(parser):
 
 def run(args):
     job = jobs.from_arguments(args, required=('cfg',))
-    world, sides, batches = Alone(), numbers('sides', args.sides), numbers('batches', args.batches)
+    world = Alone()
     load_kernels(world, job, losses_of(read_network(job.cfg)))
     rows = []
-    for side in sides:
-        for batch in batches:
+    for side in args.sides:
+        for batch in args.batches:
             network = read_network(job.cfg, width=side, height=side)
             rows.append((side, batch, race(network, batch, args.seconds, None if args.no_torch else args.torch_python)))
     show(rows)
-
-
-def numbers(option, text):
-    try:
-        found = [int(word) for word in text.split(',')]
-    except ValueError:
-        found = [0]
-    if min(found) < 1:
-        raise UsageError(f'bench: --{option} {text}: expected positive numbers with commas between them')
-    return found
 
 
 def race(network, batch, seconds, python):

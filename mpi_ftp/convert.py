@@ -2,10 +2,8 @@
 
 What cannot be used is left out and listed with its reason; the rest is packed. Knows nothing of networks or ranks.
 """
-import argparse
 import hashlib
 import os
-import re
 import sys
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import coco, sources, voc, yolo_lists
+from .arguments import wxh
 from .errors import DataError, nearest
 from .pictures import load_picture, picture_size, writing
 
@@ -213,11 +212,3 @@ def run(args):
         summary = convert(args.kind, args.source, args.out, args.size, names)
         print(f'{args.out}: {summary}')
     world.barrier()
-
-
-def wxh(text):
-    """(w, h) of "WxH", for argparse."""
-    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
-    if not match:
-        raise argparse.ArgumentTypeError(f'"{text}": expected WIDTHxHEIGHT, such as 416x416')
-    return int(match[1]), int(match[2])

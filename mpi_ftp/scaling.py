@@ -10,7 +10,7 @@ from pathlib import Path
 from . import comm
 from . import job as jobs
 from . import manual, rivals
-from .bench import numbers
+from .arguments import numbers
 from .contest import Entry, Figures, contest
 from .errors import UsageError
 from .machine import read_machine
@@ -27,8 +27,8 @@ ROUNDS = 3                  # that plans take at least, however long they last
 
 def add_arguments(parser):
     jobs.add_arguments(parser, keys=KEYS)
-    parser.add_argument('--batches', metavar='N,…', default='4', help='pictures in a step (default: 4)')
-    parser.add_argument('--counts', metavar='N,…', help='ranks to train on; 1 is always among them (default: 1, 2, 4, … and all; none where plans are named)')
+    parser.add_argument('--batches', metavar='N,…', type=numbers, default='4', help='pictures in a step (default: 4)')
+    parser.add_argument('--counts', metavar='N,…', type=numbers, help='ranks to train on; 1 is always among them (default: 1, 2, 4, … and all; none where plans are named)')
     parser.add_argument('--plans', metavar='A,B', help='plans on all ranks that take turns, in the words of `plan --compare` and grids, e.g. '
                         '"samples,tail,spatial 0/4/8,2x3 per-layer"; auto is always among them')
     parser.add_argument('--sweep', action='store_true', help='plans that a manual search would try take turns: grids times groups, and auto')
@@ -52,13 +52,12 @@ def run(args):
     load_kernels(world, job, losses_of(network))
     if world.rank == 0:
         print(f'{world.size} ranks, kernels are loaded', flush=True)
-    batches = numbers('batches', args.batches)
-    machine = read_machine(job.machine) if job.machine else measure(world, network, max(batches), 4.0)
+    machine = read_machine(job.machine) if job.machine else measure(world, network, max(args.batches), 4.0)
     if args.profile and world.rank == 0:
         Path(args.profile).write_text(json.dumps(machine.to_json(), indent=1))
-    planned = [plans_of(world, network, batch, counts, names, args.sweep, machine) for batch in batches]
+    planned = [plans_of(world, network, batch, counts, names, args.sweep, machine) for batch in args.batches]
     rows, plans = [], []
-    for batch, (by_count, by_name) in zip(batches, planned):
+    for batch, (by_count, by_name) in zip(args.batches, planned):
         entries = [Entry(plan, everywhere=args.busy and plan.ranks == 1) for plan in by_count]
         rivalling = [Entry(plan) for plan in by_name.values() if not isinstance(plan, str)]
 
@@ -92,9 +91,9 @@ def asked(args, size):
         raise UsageError('scaling: --busy is for steps of one rank, which --plans and --sweep leave out: give --counts as well')
     if some and not args.counts:
         return [], names
-    counts = numbers('counts', args.counts) if args.counts else [1 << i for i in range(16) if 1 << i < size] + [size]
+    counts = args.counts or [1 << i for i in range(16) if 1 << i < size] + [size]
     if max(counts) > size:
-        raise UsageError(f'scaling: --counts {args.counts}: expected numbers from 1 to {size}, the ranks of this run')
+        raise UsageError(f'scaling: --counts {max(counts)}: expected numbers from 1 to {size}, the ranks of this run')
     return sorted({1, *counts}), names
 
 

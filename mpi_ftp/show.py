@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import job as jobs
 from . import kernels
+from .arguments import numbers
 from .comm import Alone
 from .compare import alternative, choices, comparison, verdict
 from .errors import JobError, MemoryRefused
@@ -29,9 +30,9 @@ def add_arguments(parser):
     parser.add_argument('--png', metavar='FILE', help='draw tiles, time and memory; with --sweep the scaling')
     parser.add_argument('--compare', metavar='A,B', help='plans side by side, e.g. "tail,samples,spatial per-layer,0/4/8 cuts 2/6,auto"')
     parser.add_argument('--sweep', metavar='1..P', help='predicted steps for so many ranks, e.g. ranks=1..16')
-    parser.add_argument('--table', metavar='P,Q', help='what is chosen for these numbers of ranks, e.g. 2,4,6,16')
+    parser.add_argument('--table', metavar='P,Q', type=numbers, help='what is chosen for these numbers of ranks, e.g. 2,4,6,16')
     parser.add_argument('--also', metavar='CFG,…', help='further networks for --table')
-    parser.add_argument('--links', metavar='M,N', help='Mbit/s between hosts for --table, e.g. 100,1000')
+    parser.add_argument('--links', metavar='M,N', type=numbers, help='Mbit/s between hosts for --table, e.g. 100,1000')
     parser.add_argument('--save-machine', metavar='FILE', help='write the constants that were measured, for --machine')
 
 
@@ -69,7 +70,7 @@ def run(args):
         return
     if args.table:
         networks = [network, *(read_network(path) for path in (args.also or '').split(',') if path)]
-        console.print(choices(chosen(networks, machine, whole_numbers('--table', args.table), args.links, find)))
+        console.print(choices(chosen(networks, machine, args.table, args.links, find)))
         return
     plan = find(ranks)
     if args.json:
@@ -101,7 +102,7 @@ def chosen(networks, machine, counts, links, find):
     """(network's name, link, ranks, Plan or None, seconds of one rank) of each."""
     for network in networks:
         alone = find(1, network).predicted['seconds']
-        for link in whole_numbers('--links', links) if links else [None]:
+        for link in links or [None]:
             between = replace(machine, net_link=(machine.net_link[0], link * 1e6 / 8 * HEADERS), sums=(), fewer=()) if link else machine
             for ranks in counts:
                 try:
@@ -109,12 +110,6 @@ def chosen(networks, machine, counts, links, find):
                 except MemoryRefused:
                     plan = None
                 yield Path(network.path).stem, f'{(link or machine.net_link[1] * 8e-6 / HEADERS):.0f} Mbit/s', ranks, plan, alone
-
-
-def whole_numbers(option, text):
-    if not all(part.isdigit() and int(part) for part in text.split(',')):
-        raise JobError(f'{option} {text}: expected whole numbers with commas between')
-    return list(map(int, text.split(',')))
 
 
 def memory_of(job, machine):

@@ -62,5 +62,5 @@ def test_alone(network, capsys):
     run, args = parse(['bench', '--cfg', str(network.path), '--sides', '32', '--batches', '1,2', '--no-torch', '--seconds', '0', '--threads', '1'])
     run(args)
     assert capsys.readouterr().out.count('32x32') == 2
-    with pytest.raises(UsageError, match='--sides 0'):
-        bench.numbers('sides', '0')
+    with pytest.raises(UsageError, match='--sides: 0,32: expected whole numbers of at least 1'):
+        parse(['bench', '--sides', '0,32'])

@@ -115,7 +115,7 @@ def test_a_table_of_choices(tmp_path, capsys):
     assert [line.split()[1:4:2] for line in lines if line.strip().startswith('net ')] == 2 * [['100', '2'], ['100', '3'], ['1000', '2'], ['1000', '3']]
 
 
-@pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--compare', '0/4 cuts x'], 6, 'cuts 2/6'), (['--table', '2,x'], 6, 'whole numbers'), (['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
+@pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--compare', '0/4 cuts x'], 6, 'cuts 2/6'), (['--table', '2,x'], 2, 'whole numbers'), (['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
                                                (['--ranks', '2', '--memory', '50M'], 8, 'would do')])
 def test_the_verb_refuses_in_one_sentence(tmp_path, capsys, words, code, says):
     assert run_plan(tmp_path, *words) == code

@@ -1,0 +1,18 @@
+"""Types for argparse that several verbs share: functions of a word of the command line. Knows no verb."""
+import argparse
+import re
+
+
+def wxh(text):
+    """(w, h) of "WxH"."""
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f'"{text}": expected WIDTHxHEIGHT, such as 416x416')
+    return int(match[1]), int(match[2])
+
+
+def numbers(text):
+    """[int] of "N,N,…", each at least 1."""
+    if not re.fullmatch(r'0*[1-9]\d*(,0*[1-9]\d*)*', text):
+        raise argparse.ArgumentTypeError(f'{text}: expected whole numbers of at least 1 with commas between')
+    return [int(part) for part in text.split(',')]
