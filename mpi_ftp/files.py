@@ -10,10 +10,10 @@ from .errors import JobError
 def reason(error):
     """Why a file could not be opened, read or written, on one line: HDF5 tells it with the names of its variables."""
     text = ' '.join(str(error).split())
-    cut, number = re.search(r'truncated file: eof = (\d+),.* stored_eof = (\d+)', text), re.search(r'errno = (\d+)', text)
+    cut = re.search(r'truncated file: eof = (\d+),.* stored_eof = (\d+)', text)
     if cut:
         return f'it is cut short, {cut[1]} of {cut[2]} bytes are there'
-    return getattr(error, 'strerror', None) or (os.strerror(int(number[1])) if number else text)
+    return os.strerror(error.errno) if getattr(error, 'errno', None) else text
 
 
 @contextmanager

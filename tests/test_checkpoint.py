@@ -68,7 +68,7 @@ def test_a_reader_keeps_the_old_file_while_a_new_one_is_written(tmp_path):
 
 def test_a_full_disk_is_told_in_plain_words(tmp_path):
     def write():
-        raise OSError("Can't synchronously write data (file write failed: time = Sat\\n, filename = 'x', errno = 28, error message = 'No space')")
+        raise OSError(28, "Can't synchronously write data (file write failed: time = Sat\\n, filename = 'x', errno = 28, error message = 'No space')")
         yield
     with pytest.raises(JobError, match='^cannot write .*run.h5: No space left on device$'):
         checkpoint.save(tmp_path / 'run.h5', [('x', (1,), write())], {})
