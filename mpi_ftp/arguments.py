@@ -1,6 +1,7 @@
 """Types for argparse that several verbs share: functions of a word of the command line. Knows no verb."""
 import argparse
 import re
+from contextlib import suppress
 
 
 def wxh(text):
@@ -16,3 +17,11 @@ def numbers(text):
     if not re.fullmatch(r'0*[1-9]\d*(,0*[1-9]\d*)*', text):
         raise argparse.ArgumentTypeError(f'{text}: expected whole numbers of at least 1 with commas between')
     return [int(part) for part in text.split(',')]
+
+
+def fraction(text):
+    """A number from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'expected a number from 0 to 1, not {text!r}')

@@ -4,25 +4,25 @@ from pathlib import Path
 
 import numpy as np
 
-from . import boxes, inference
+from . import inference
+from .arguments import fraction
 from .augment import input_tile, letterbox
 from .draw import draw_boxes
 from .errors import DataError, JobError
-from .evaluate import gather_boxes, gather_scores
+from .evaluate import gather_boxes, gather_scores, in_picture
 from .files import replacing
 from .job import from_arguments
 from .pictures import Loose, load_picture
 from .session import read_headed
-
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm'}
+from .sources import PICTURES, read_lines
 
 
 def add_arguments(parser):
     inference.add_arguments(parser)
     parser.add_argument('--names', metavar='F', help='class names, one a line (default: numbers)')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='pictures, or folders of pictures')
-    parser.add_argument('--thresh', type=inference.fraction, default=.5, metavar='T', help='least score that is shown (default: 0.5)')
-    parser.add_argument('--nms', type=inference.fraction, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
+    parser.add_argument('--thresh', type=fraction, default=.5, metavar='T', help='least score that is shown (default: 0.5)')
+    parser.add_argument('--nms', type=fraction, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
     parser.add_argument('--top', type=int, default=5, metavar='N', help='classes shown by a classifier (default: 5)')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the drawn pictures and detections.json')
 
@@ -31,7 +31,7 @@ def run(args):
     images, args.top = listed(args.images), max(1, args.top)
     job = from_arguments(args, required=('cfg', 'weights'))
     network = read_headed(job.cfg, 'detect with')
-    names = inference.read_names(args.names) if args.names else []
+    names = read_lines(args.names) if args.names else []
     world, model = inference.start(network, job, 1, weights_in=args.weights_in)
     find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes
     out, record, taken = Path(args.out), [], {}
@@ -58,9 +58,9 @@ def listed(paths):
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
             if not inside:
-                raise DataError(f'the folder {path} holds no pictures ({" ".join(sorted(SUFFIXES))})')
+                raise DataError(f'the folder {path} holds no pictures ({" ".join(sorted(PICTURES))})')
             found += inside
         elif path.exists():
             found.append(path)
@@ -85,9 +85,7 @@ def find_boxes(world, model, picture, names, args):
     rows = gather_boxes(world, model, args.thresh, args.nms)
     if world.rank:
         return None, None
-    rows[:, 1:5] = draw.to_picture(rows[:, 1:5])
-    flat = boxes.flatten(rows)
-    flat[:, 3:] = boxes.clip(flat[:, 3:])
+    flat = in_picture(rows, draw)
     h, w = picture.shape[:2]
     found = [{'class': named(names, int(c)), 'class_id': int(c), 'score': round(float(score), 6),
               'box': [round(float(v), 2) for v in ((cx - bw / 2) * w, (cy - bh / 2) * h, bw * w, bh * h)]} for _, c, score, cx, cy, bw, bh in flat]

@@ -24,10 +24,7 @@ def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005
             if world.rank == 0:
                 for slot in np.flatnonzero(ids >= 0):
                     if detector:
-                        mine = rows[rows[:, 0] == slot]
-                        mine[:, 1:5] = draws[slot].to_picture(mine[:, 1:5])
-                        flat = boxes.flatten(mine)
-                        flat[:, 3:] = boxes.clip(flat[:, 3:])
+                        flat = in_picture(rows[rows[:, 0] == slot], draws[slot])
                         flat[:, 0] = ids[slot]
                         found.append(flat)
                         original = np.array(truth[slot], np.float64).reshape(-1, 5)
@@ -56,6 +53,14 @@ def gather_boxes(world, model, thresh, nms):
     parts = [p for p in parts if p is not None]
     rows = np.concatenate(parts)
     return boxes.nms(rows[np.lexsort(rows[:, 4::-1].T)], nms)        # an order that does not depend on who found what
+
+
+def in_picture(rows, draw):
+    """Rows [sample, class, score, cx, cy, w, h] in parts of the original picture, cut at its edge, of one sample's from gather_boxes, which change."""
+    rows[:, 1:5] = draw.to_picture(rows[:, 1:5])
+    flat = boxes.flatten(rows)
+    flat[:, 3:] = boxes.clip(flat[:, 3:])
+    return flat
 
 
 def gather_scores(world, model):

@@ -1,13 +1,11 @@
 """A network with its weights for inference on the ranks at hand: what `val`, `detect` and `forward` share."""
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from . import comm, job
 from .curves import Class, Curve
-from .errors import DataError, MemoryRefused, WeightsError
+from .errors import MemoryRefused, WeightsError
 from .footprint import Course, Footprint
 from .limits import resident
 from .machine import Machine, read_machine
@@ -29,15 +27,6 @@ def add_arguments(parser, more=()):
     parser.add_argument('--weights-in', choices=('memory', 'file'),
                         help='file: memory holds the weights of the group at work, the others wait in $TMPDIR or /var/tmp (default: file where '
                         'nothing else keeps to --memory)')
-
-
-def fraction(text):
-    """argparse's type for scores and overlaps."""
-    import argparse
-    with suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f'expected a number from 0 to 1, not {text!r}')
 
 
 def near_square(ranks):
@@ -118,11 +107,3 @@ def start(network, job, batch, last=None, weights_in=None, beside=0):
     if covered < len(needed):
         raise WeightsError(f'{job.weights} covers {covered} layers with weights, {job.cfg} has {len(needed)}: expected a full file')
     return world, model
-
-
-def read_names(path):
-    """Class names, one a line."""
-    try:
-        return [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(f'cannot read the names {path}: {error.strerror}') from None

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 from . import inference
+from .arguments import fraction
 from .evaluate import evaluate
 from .files import replacing
 from .footprint import EVALUATION
@@ -15,8 +16,8 @@ def add_arguments(parser):
     inference.add_arguments(parser, ('data', 'batch', 'reader'))
     parser.add_argument('--split', default='val', metavar='NAME', help='split that is evaluated (default: val)')
     parser.add_argument('--json', metavar='OUT', help='write the result as JSON')
-    parser.add_argument('--thresh', type=inference.fraction, default=.005, metavar='R', help='least score of a detection that counts (default: 0.005)')
-    parser.add_argument('--nms', type=inference.fraction, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
+    parser.add_argument('--thresh', type=fraction, default=.005, metavar='R', help='least score of a detection that counts (default: 0.005)')
+    parser.add_argument('--nms', type=fraction, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
 
 
 def run(args):
