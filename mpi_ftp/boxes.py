@@ -1,4 +1,4 @@
-"""Boxes in centre form (cx, cy, w, h): overlap, non-maximum suppression, and the way back from the network's picture. Arrays only."""
+"""Boxes in centre form (cx, cy, w, h): overlap, non-maximum suppression, rows of detections. Arrays only."""
 import numpy as np
 
 
@@ -37,51 +37,9 @@ def flatten(rows):
     return flat[np.lexsort((-flat[:, 2], flat[:, 0]))]
 
 
-def to_picture(boxes, picture, net, letterbox=True):
-    """Boxes (..., 4) in parts of the network's picture as parts of the original picture: a new array.
-
-    `picture`, `net`: (height, width) in pixels. A letterboxed picture keeps its shape and lies in the middle of the network's,
-    size and margin cut to whole pixels as in Darknet's letterbox_image; a stretched one has the same parts already.
-    """
-    boxes = np.array(boxes)
-    if letterbox:
-        boxes[..., 0:2] = (boxes[..., 0:2] - _margin(picture, net)) / _share(picture, net)
-        boxes[..., 2:4] /= _share(picture, net)
-    return boxes
-
-
-def to_net(boxes, picture, net, letterbox=True):
-    """The inverse of `to_picture`."""
-    boxes = np.array(boxes)
-    if letterbox:
-        boxes[..., 2:4] *= _share(picture, net)
-        boxes[..., 0:2] = boxes[..., 0:2] * _share(picture, net) + _margin(picture, net)
-    return boxes
-
-
 def clip(boxes):
     """The parts of boxes (..., 4) inside the picture 0...1, as Darknet writes its results; width or height 0 where nothing is inside."""
     boxes = np.array(boxes)
     low, high = (np.clip(boxes[..., :2] + sign * boxes[..., 2:] / 2, 0, 1) for sign in (-1, 1))
     boxes[..., :2], boxes[..., 2:] = (low + high) / 2, high - low
     return boxes
-
-
-def letterbox_size(picture, net):
-    """(height, width) in whole pixels of a picture that is letterboxed into the network's."""
-    (h, w), (net_h, net_w) = picture, net
-    if net_w * h < net_h * w:
-        return max(1, h * net_w // w), net_w
-    return net_h, max(1, w * net_h // h)
-
-
-def _share(picture, net):
-    """(width, height) of the letterboxed picture as parts of the network's."""
-    h, w = letterbox_size(picture, net)
-    return np.array([w / net[1], h / net[0]])
-
-
-def _margin(picture, net):
-    """(left, top) of the letterboxed picture as parts of the network's."""
-    h, w = letterbox_size(picture, net)
-    return np.array([(net[1] - w) // 2 / net[1], (net[0] - h) // 2 / net[0]])

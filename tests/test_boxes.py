@@ -1,4 +1,4 @@
-"""Boxes: overlaps by hand, suppression against Darknet's rule read literally, and the way back from the network's picture."""
+"""Boxes: overlaps by hand, suppression against Darknet's rule read literally, detections as rows."""
 import shutil
 import subprocess
 import sys
@@ -63,29 +63,9 @@ def test_flatten():
     assert boxes.flatten(rows[:0]).shape == (0, 7)
 
 
-@pytest.mark.parametrize('picture, net', [((480, 640), (416, 416)), ((500, 300), (416, 416)), ((333, 517), (353, 417)), ((5, 4000), (96, 96)),
-                                          ((416, 416), (416, 416))])
-def test_letterbox_and_back(picture, net):
-    b = some_boxes(5, 4)
-    inside = boxes.to_net(b, picture, net)
-    assert np.allclose(boxes.to_picture(inside, picture, net), b, rtol=1e-12)
-    # the corners of the whole picture are whole pixels of the network's
-    h, w = boxes.letterbox_size(picture, net)
-    x, y, across, down = boxes.to_net([.5, .5, 1, 1], picture, net) * (net[1], net[0], net[1], net[0])
-    assert (across, down) == pytest.approx((w, h)) and (x - w / 2, y - h / 2) == pytest.approx(((net[1] - w) // 2, (net[0] - h) // 2))
-    assert (h == net[0] or w == net[1]) and h <= net[0] and w <= net[1]
-
-
 def test_clip():
     wanted = [[.5, .5, .2, .2], [.1, .95, .2, .1], [1, .5, 0, 1]]
     assert np.allclose(boxes.clip([[.5, .5, .2, .2], [0, 1, .4, .2], [1.5, .5, .4, 3]]), wanted)
-
-
-def test_letterbox_by_hand():
-    # 640x480 into 416x416: 416x312, 52 rows of grey above
-    assert boxes.letterbox_size((480, 640), (416, 416)) == (312, 416)
-    assert np.allclose(boxes.to_picture([.5, (52 + 78) / 416, .25, 156 / 416], (480, 640), (416, 416)), [.5, .25, .25, .5])
-    assert np.allclose(boxes.to_picture([.5, .3, .25, .4], (480, 640), (416, 416), letterbox=False), [.5, .3, .25, .4])
 
 
 def test_compiled_loops_follow_the_files_they_call(tmp_path):

@@ -40,6 +40,27 @@ def test_to_picture_undoes_boxes(flip):
         assert np.allclose(drawn.to_picture(drawn.boxes(boxes)[:, 1:]), boxes[:, 1:])
 
 
+@pytest.mark.parametrize('size, net', [((480, 640), (416, 416)), ((500, 300), (416, 416)), ((333, 517), (353, 417)), ((5, 4000), (96, 96)),
+                                       ((416, 416), (416, 416))])
+def test_letterbox_and_back(size, net):
+    drawn, rng = letterbox(size, net), np.random.default_rng(4)
+    rows = np.column_stack([np.zeros(5), rng.uniform(.3, .7, (5, 2)), rng.uniform(.1, .5, (5, 2))])
+    assert np.allclose(drawn.to_picture(drawn.boxes(rows)[:, 1:]), rows[:, 1:], rtol=1e-12)
+    # the corners of the whole picture are whole pixels of the network's
+    [[_, *box]] = drawn.boxes(np.array([[0, .5, .5, 1, 1]]))
+    x, y, w, h = np.array(box) * (net[1], net[0], net[1], net[0])
+    left, top = x - w / 2, y - h / 2
+    assert np.allclose([w, h, left, top], np.round([w, h, left, top]), rtol=0, atol=1e-9) and (round(h) == net[0] or round(w) == net[1])
+    assert (round(left), round(top)) == ((net[1] - round(w)) // 2, (net[0] - round(h)) // 2)
+
+
+def test_letterbox_by_hand():
+    # 640x480 into 416x416: 416x312, 52 rows of grey above
+    drawn = letterbox((480, 640), (416, 416))
+    assert drawn.window == (52, 0, 364, 416)
+    assert np.allclose(drawn.to_picture([[.5, (52 + 78) / 416, .25, 156 / 416]]), [[.5, .25, .25, .5]])
+
+
 def test_truths_of_either_task():
     class Known(Loose):
         def boxes(self, i):
