@@ -1,15 +1,5 @@
-"""Boxes in centre form (cx, cy, w, h): overlap, non-maximum suppression, rows of detections. Arrays only."""
+"""Boxes in centre form (cx, cy, w, h): non-maximum suppression, rows of detections, what lies inside the picture. Arrays only."""
 import numpy as np
-
-
-def iou(a, b):
-    """Intersection over union of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m). Two empty boxes give 0."""
-    a, b = np.asarray(a)[:, None], np.asarray(b)[None]
-    sides = np.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2) \
-        - np.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
-    shared = sides.clip(0).prod(-1)
-    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def nms(rows, thresh=0.45):
