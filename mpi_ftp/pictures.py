@@ -182,30 +182,31 @@ def load_picture(path, size=None):
 
     Raises DataError when it cannot be decoded, or holds more than 8 bits a channel.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-    Image.MAX_IMAGE_PIXELS = None            # large aerial pictures are what tiles are for
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in 'IF':
-                raise DataError(f'{_file(path)}: pixels of mode {image.mode}, expected 8 bits a channel')
-            image = ImageOps.exif_transpose(image).convert('RGB')
-            if size is not None and image.size != tuple(size):
-                image = image.resize(size, Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except UnidentifiedImageError:
-        raise DataError(f'{_file(path)}: not a picture this program can read') from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f'{_file(path)}: cannot be decoded: {_words(error)}') from error
+    from PIL import Image, ImageOps
+    with _picture(path) as image:
+        if image.mode[0] in 'IF':
+            raise DataError(f'{_file(path)}: pixels of mode {image.mode}, expected 8 bits a channel')
+        image = ImageOps.exif_transpose(image).convert('RGB')
+        if size is not None and image.size != tuple(size):
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(image)
 
 
 def picture_size(path):
     """(h, w) of a picture file when upright, from its header alone. Raises DataError as `load_picture`."""
+    with _picture(path) as image:
+        w, h = image.size
+        return (w, h) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (h, w)
+
+
+@contextmanager
+def _picture(path):
+    """The opened file, of PIL."""
     from PIL import Image, UnidentifiedImageError
-    Image.MAX_IMAGE_PIXELS = None
+    Image.MAX_IMAGE_PIXELS = None            # large aerial pictures are what tiles are for
     try:
         with Image.open(path) as image:
-            w, h = image.size
-            return (w, h) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (h, w)
+            yield image
     except UnidentifiedImageError:
         raise DataError(f'{_file(path)}: not a picture this program can read') from None
     except (OSError, SyntaxError, ValueError) as error:
