@@ -18,6 +18,13 @@ GRACE = 2.0                                        # seconds a failed rank waits
 STARTUP = 60.0                                     # seconds in which the first test of an mpirun must begin
 
 
+def under_mpirun(ranks, *words):
+    """The words of a command line in so many ranks, in the environment of jobs/mpi.env.sh."""
+    beside = Path(sys.executable).parent / 'mpirun'
+    launcher = os.environ.get('MPIRUN') or (str(beside) if beside.exists() else 'mpirun')
+    return ['bash', '-c', '. "$0" && exec "$@"', str(ENVIRONMENT), launcher, '-n', str(ranks), *words]
+
+
 class Run:
     """One mpirun over the tests `nodeids` with `ranks` ranks, and what its ranks have written so far."""
 
@@ -25,10 +32,7 @@ class Run:
         self.left, self.ranks = set(nodeids), ranks
         self.folder = Path(tempfile.mkdtemp(prefix=f'mpi_ftp-np{ranks}-'))
         Path(self.folder, 'tests').write_text('\n'.join(nodeids))
-        beside = Path(sys.executable).parent / 'mpirun'
-        launcher = os.environ.get('MPIRUN') or (str(beside) if beside.exists() else 'mpirun')
-        command = ['bash', '-c', '. "$0" && exec "$@"', str(ENVIRONMENT), launcher, '-n', str(ranks), sys.executable, '-m', 'mpi4py',
-                   '-m', 'pytest', '-q', '--color=no', '-p', 'no:cacheprovider', f'@{self.folder}/tests']
+        command = under_mpirun(ranks, sys.executable, '-m', 'mpi4py', '-m', 'pytest', '-q', '--color=no', '-p', 'no:cacheprovider', f'@{self.folder}/tests')
         self.output = open(self.folder / 'output', 'w+', errors='replace')
         self.process = subprocess.Popen(
             command, cwd=config.rootpath, stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mpi_run import under_mpirun
 from mpi_ftp import __main__ as main
 from mpi_ftp.errors import UsageError
 
@@ -45,9 +46,7 @@ def launch(tmp_path, ranks, *words):
     """Exit code, lines of the program on stderr, seconds of the fake verb under mpirun."""
     script = tmp_path / 'verb.py'
     script.write_text(VERB)
-    beside = Path(sys.executable).parent / 'mpirun'
-    launcher = os.environ.get('MPIRUN') or (str(beside) if beside.exists() else 'mpirun')
-    command = ['bash', '-c', '. "$0" && exec "$@"', str(ROOT / 'jobs' / 'mpi.env.sh'), launcher, '-n', str(ranks), sys.executable, str(script), *words]
+    command = under_mpirun(ranks, sys.executable, str(script), *words)
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.returncode, re.findall(r'^ ?(mpi-ftp: .*)', done.stderr, re.M), time.monotonic() - began, done.stderr

@@ -1,15 +1,14 @@
 """Steps on fewer and more ranks are measured in one run; the bounds follow from operations and bytes."""
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from core import NETWORKS, make_network
+from mpi_run import under_mpirun
 from planning_core import made_up_machine
 
 from mpi_ftp import comm as comm_module
@@ -24,8 +23,6 @@ from mpi_ftp.region import Region
 from mpi_ftp.rivals import finalists, plan_rows, verdict
 from mpi_ftp.rivals_picture import draw_rivals
 from mpi_ftp.scaling import Row
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_operations_of_one_rank_are_those_of_the_network(tmp_path):
@@ -143,9 +140,8 @@ def test_the_verb_with_plans(tmp_path):
 def scaling(folder, ranks, *words):
     """The verb in so many processes on a small network; what it writes lies in the folder."""
     make_network(folder, NETWORKS['tiny-yolo'], 32, 48)
-    command = ['bash', '-c', '. "$0" && exec "$@"', str(ROOT / 'jobs' / 'mpi.env.sh'), os.environ.get('MPIRUN') or str(Path(sys.executable).parent / 'mpirun'),
-               '-n', str(ranks), sys.executable, '-m', 'mpi4py', '-m', 'mpi_ftp', 'scaling', '--cfg', 'net.cfg', '--seconds', '.2', '--threads', '1',
-               '--json', 'out.json', *words]
+    command = under_mpirun(ranks, sys.executable, '-m', 'mpi4py', '-m', 'mpi_ftp', 'scaling', '--cfg', 'net.cfg', '--seconds', '.2', '--threads', '1',
+                           '--json', 'out.json', *words)
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done

@@ -14,19 +14,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from mpi_run import under_mpirun
 
-ROOT = Path(__file__).parent.parent
 CONV = '[convolutional]\nfilters={}\nsize={}\nstride={}\npad=1\nactivation={}\n'
 
 
 def start(*words, ranks=1):
     """mpi-ftp with these words as a process; with ranks > 1 under mpirun."""
     command = [sys.executable, '-m', 'mpi_ftp', *map(str, words)]
-    if ranks > 1:
-        beside = Path(sys.executable).parent / 'mpirun'
-        launcher = os.environ.get('MPIRUN') or (str(beside) if beside.exists() else 'mpirun')
-        command = ['bash', '-c', '. "$0" && exec "$@"', str(ROOT / 'jobs' / 'mpi.env.sh'), launcher, '-n', str(ranks), *command]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(under_mpirun(ranks, *command) if ranks > 1 else command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def verb(*words, ranks=1, code=0):
