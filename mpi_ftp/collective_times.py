@@ -17,6 +17,7 @@ LARGE = 256 << 10                       # bytes from which an array is added as 
 FEW_SIZES = 256, 16 << 10, 256 << 10, 4 << 20
 SIZES = 256, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20
 MOVED = 16 << 10, 256 << 10, 4 << 20    # of all-gathers and reduce-scatters
+LABOUR = 2 << 20                        # bytes added to see what work they are
 MESSAGES = 9
 
 
@@ -55,6 +56,16 @@ def sums(comm, sizes=FEW_SIZES):
         if points[-1][1] > PATIENCE / 3:
             break
     return tuple(points)
+
+
+def labour(comm):
+    """Seconds of a rank's processor for each byte that it sends and receives as gradients are added, the most of all ranks (collective)."""
+    add = adding(comm, LABOUR)
+    once = typical(comm, add, 1)
+    begun, turns = time.process_time(), max(1, min(4, int(comm.maximum(PATIENCE / once))))
+    for _ in range(turns):
+        add()
+    return comm.maximum((time.process_time() - begun) / turns / (2 * LABOUR * (comm.size - 1) / comm.size))
 
 
 def moves(comm):
@@ -104,7 +115,7 @@ def more_message(comm):
 def together(comm, thorough=False, progress=lambda share: None):
     """Fields of a Machine: what two ranks or more take for sums and messages; thorough: more sizes, numbers of ranks and ways to share; progress: called with the
     share that is done (collective)."""
-    found = {'sums': sums(comm, SIZES if thorough else FEW_SIZES), 'message': more_message(comm)}
+    found = {'sums': sums(comm, SIZES if thorough else FEW_SIZES), 'message': more_message(comm), 'labour': labour(comm)}
     if thorough:
         progress(.3)
         found['fewer'] = over_fewer(comm, lambda part: sums(part, SIZES))

@@ -103,7 +103,7 @@ class CostModel:
     def after(self, plan, rows):
         """{part: seconds} of what is left when the backward pass ends: sums of gradients that outlast it (on one host they take the
         cores' time), and the optimizer. What brings gradients back to other groups takes its time on the links, too."""
-        clock, free, busy, waiting, total = 0.0, 0.0, 0.0, 0, 0
+        clock, free, busy, waiting, total, sent = 0.0, 0.0, 0.0, 0, 0, 0.0
         weighted = [layer.index for layer in self.network.layers if layer.tensors]
         for group, row in zip(reversed(plan.groups), reversed(rows)):
             extents = self.extent(group)[0]
@@ -113,8 +113,11 @@ class CostModel:
                 if self.network.layers[index].tensors:
                     count, ranks = self.layers.held_weights(extents, self.network.layers[index])
                     total, waiting = total + float(count[0]), waiting + float(count[0]) * ITEM
+                    sent += 2 * (1 - 1 / float(ranks[0])) * float(count[0]) * ITEM
                     if waiting >= BUCKET or index == weighted[0]:
                         took = self.machine.sum_seconds(waiting, int(ranks[0]))
                         free, busy, waiting = max(free, clock) + took, busy + took, 0
             free = max(free, clock) + row['back']
-        return {'gradient_sums': busy if self.layers.one_host else max(0.0, free - clock), 'optimizer': float(self.layers.update(total))}
+        outlasting = max(0.0, free - clock)
+        labour = sent * self.machine.labour * self.layers.pace.max() * max(0.0, 1 - outlasting / busy) if busy else 0.0        # of what computing hides
+        return {'gradient_sums': busy if self.layers.one_host else outlasting + labour, 'optimizer': float(self.layers.update(total))}

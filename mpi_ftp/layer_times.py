@@ -103,7 +103,7 @@ def typical(samples):
 
 
 def work(network, batch, ranks, seconds_=.002):
-    """(function of about so many seconds, what it takes): the forward pass of the layer with most arithmetic, again and again."""
+    """(function of about so many seconds, what it takes, how many times it does the same): the forward pass of the layer with most arithmetic."""
     layer = max((each for each in network.layers if each.tensors), key=lambda each: each.flops(Region.whole((1,) + tuple(each.out_shape))))
     bench = Bench(network, layer, Pool(SPARE_ROOM))
     rows = sample_sizes(network, layer, ranks, batch, SPARE_ROOM)[0][1:]
@@ -117,7 +117,7 @@ def work(network, batch, ranks, seconds_=.002):
         for _ in range(times_):
             layer.forward(z, xs, bench.state)
     run()
-    return run, typical([seconds(run) for _ in range(5)])
+    return run, typical([seconds(run) for _ in range(5)]), times_
 
 
 class Pool:

@@ -10,6 +10,7 @@ from .collective_times import PATIENCE
 
 SMALL, LARGE = 256, 1 << 20            # bytes
 SEVERAL = 4                             # runs between two sums
+STRETCHES, STRETCH = 5, .1              # of computing without a sum: how many, seconds
 
 
 def ping_pong(comm, a, b, nbytes):
@@ -66,3 +67,17 @@ def mean(comm, run, times, turns):
         comm.sum(small)
         samples.append(time.perf_counter() - begun)
     return float(np.mean(sorted(samples)[:-(-3 * len(samples) // 4)]))
+
+
+def pace(comm, run):
+    """Seconds of run() on this rank while all ranks run it and nobody waits, the median of a few stretches that are long enough for control groups to have
+    their say (collective)."""
+    found = []
+    for _ in range(STRETCHES):
+        comm.barrier()
+        runs, begun = 0, time.perf_counter()
+        while time.perf_counter() - begun < STRETCH:
+            run()
+            runs += 1
+        found.append((time.perf_counter() - begun) / runs)
+    return float(np.median(found))

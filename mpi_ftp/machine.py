@@ -19,7 +19,7 @@ class Machine:
     """curves: times of layers, see curves.py. copy, add: seconds per byte; sgd: seconds per weight; call: seconds of a step's small Python acts; head: seconds of a loss per cell.
 
     host_link, net_link: (seconds, bytes a second) between ranks of one host and of two; message: seconds of each further message of a rank, 0
-    where not measured; sums: ((bytes, seconds), …) over all ranks that measured, fewer: ((ranks, bytes, seconds), …) over the first of them;
+    where not measured; labour: of its processor for each byte that it sends and receives, as gradients are added; sums: ((bytes, seconds), …) over all ranks that measured, fewer: ((ranks, bytes, seconds), …) over the first of them;
     gathers, scatters: rows like these of all-gathers and reduce-scatters. hosts: host number of each rank; names: of the hosts that were
     measured, by number; speeds: seconds of each rank relative to the curves. base: bytes of a process before its model; peak: the most it took
     until then (to measure this); cores: of a host; threads: of a rank. strain: how many times longer computing takes when all ranks of this many
@@ -37,6 +37,7 @@ class Machine:
     host_link: tuple = (2e-6, 5e9)
     net_link: tuple = DEFAULT_LINK
     message: float = 0.0
+    labour: float = 0.0
     sums: tuple = ()
     fewer: tuple = ()
     gathers: tuple = ()

@@ -4,9 +4,12 @@ from contextlib import suppress
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
+
 from .curves import Curve
 from .limits import peak, processors, resident, trim
 from .machine import Machine
+from .shares import ALIKE
 
 MOST_STRAIN = 2.0                       # more is not that of this run but of others
 
@@ -20,7 +23,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     from . import algorithm_times, kernels
     from .collective_times import together
     from .layer_times import ROOM, memory_rates, times, work
-    from .link_times import link, strain
+    from .link_times import link, pace, strain
     here = comm.host_comm()
     cores = usable_cores()
     threads = kernel_threads()
@@ -37,13 +40,13 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
         if here.rank // at_once == turn:
             curves = times(network, comm.size, batch, seconds / rounds, room or ROOM, lambda share: progress(layers * (turn + share) / rounds))
             rates = memory_rates()
-            run, alone = work(network, batch, comm.size) if comm.size > 1 else (None, 1.0)
+            run, alone, times_ = work(network, batch, comm.size) if comm.size > 1 else (None, 1.0, 1)
     gathered = comm.gather((comm.host, curves, rates, throttling(min(here.size, cores), threads)))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
-    done, strains = together(comm, thorough, lambda share: progress(layers + (1 - layers) * share)) if comm.size > 1 else {}, [(1.0, 0.0)]
+    done, strains = together(comm, thorough, lambda share: progress(layers + (1 - layers) * share)) if comm.size > 1 else {}, []
     if comm.size > 1:
-        strains = comm.gather(strain(comm, run, alone, done['sums'][0][1]))
+        strains = comm.gather((*strain(comm, run, alone, done['sums'][0][1]), alone, pace(comm, run), times_))
     progress(1.0)
     del run
     forget()
@@ -51,10 +54,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     machine = None
     if comm.rank == 0:
         machine = _combine(gathered, {**links, **done}, cores, threads)
-        least = median if len(set(machine.speeds)) == 1 else min                    # quick ranks wait for slow ones
-        beside = least(longer / throttled for (longer, _), (*_, throttled) in zip(strains, gathered)) / machine.slowdown
-        machine = replace(machine, meeting=least(lost for _, lost in strains))
-        machine = replace(machine, strain=min(MOST_STRAIN, max(1.0, beside)), base=int(base), peak=int(most), algorithms=tuple(algorithms),
+        machine = replace(together_at_work(machine, strains, [g[-1] for g in gathered]), base=int(base), peak=int(most), algorithms=tuple(algorithms),
                           signature=signature())
     return comm.broadcast(machine)
 
@@ -88,6 +88,23 @@ def _combine(gathered, found, cores, threads):
     means = {name: median(r[name] for r in rates) for name in rates[0]}
     return Machine(tuple(merged), **means, **found, hosts=tuple(number[h] for h in hosts), names=tuple(number), speeds=tuple(speeds),
                    cores=cores, threads=threads, note=f'measured on {hosts[0]}')
+
+
+def together_at_work(machine, strains, throttled):
+    """The machine with what ranks lose when all compute. strains: of each rank what link_times.strain found, the seconds of its work when alone and its pace
+    beside the others, and how many times this does the same; throttled: of each rank, see `throttling`.
+
+    Where control groups give ranks different shares of their processors, speeds are those at which they did the same work side by side: a rank that
+    stands still most of the time finds its caches cold, so that half of the share is less than half of the speed.
+    """
+    if not strains:
+        return machine
+    longer, lost, alone, paces, times_ = map(np.array, zip(*strains))
+    if max(throttled) > ALIKE * min(throttled):
+        return replace(machine, speeds=tuple((paces / times_ / np.median(alone / times_)).tolist()))
+    least = np.median if len(set(machine.speeds)) == 1 else np.min              # quick ranks wait for slow ones
+    beside = least(longer / throttled) / machine.slowdown
+    return replace(machine, strain=float(min(MOST_STRAIN, max(1.0, beside))), meeting=float(least(lost)))
 
 
 def throttling(ranks, threads):

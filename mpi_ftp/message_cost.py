@@ -58,6 +58,8 @@ class MessageCosts:
             came |= arriving.max(1) > 0
             halo, messages = halo + arriving.max(1) * ITEM, np.maximum(messages, peers * (arriving.max(1) > 0))
         seconds = (copied * self.pace[:copied.shape[1]]).max(1) * (ITEM * self.machine.copy)
+        if not self.one_host:
+            seconds = seconds + halo * (self.machine.labour * self.pace.max())
         hides = 0.0 if self.one_host else HIDDEN
         exchange = np.maximum(there - hides * ahead * near, there * SHOWN) + np.maximum(back - hides * behind, back * SHOWN)
         return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'back': back, 'halo_bytes': halo, 'messages': messages}

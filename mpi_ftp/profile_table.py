@@ -102,6 +102,7 @@ def figures(machine):
     if hosts > 1:
         found.append(('link between hosts', f'{1e6 * machine.net_link[0]:.0f} us, {machine.net_link[1] / 1e6:.1f} MB/s'))
     if len(machine.hosts) > 1:
-        found += [('one more message, out and in', f'{1e6 * machine.message:.1f} us'), ('slowest rank', f'{max(machine.speeds):.2f} times the typical one'),
+        found += [('one more message, out and in', f'{1e6 * machine.message:.1f} us'),
+                  ('work of a MB of messages, out and in', f'{1e9 * machine.labour:.2f} ms'), ('slowest rank', f'{max(machine.speeds):.2f} times the typical one'),
                   ('strain of computing together', f'{machine.strain:.2f}'), ('lost each time that ranks meet', f'{1e6 * machine.meeting:.0f} us')]
     return found

@@ -125,6 +125,25 @@ def test_slower_links_and_slower_ranks_cost_more(tmp_path):
     assert lame.parts['forward'] == pytest.approx(3 * quick.parts['forward'], rel=.01)
 
 
+def test_messages_between_hosts_are_work_as_far_as_it_is_not_done_while_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr('mpi_ftp.cost.BUCKET', 1)
+    network = network_of(tmp_path)
+    plan = by_hand(network, 2, 1, (1, 2), per_layer(network))
+    weights = sum(int(np.prod(shape)) for layer in network.layers for name, shape in layer.tensors if name not in ('mean', 'variance'))
+
+    def price(labour, **changes):
+        return CostModel(network, made_up_machine(2, labour=labour, **changes), 1, 2).price(plan)
+    quick = {'link': (1e-6, 1e9), 'flops': 1e7}
+    more = price(1e-7, **quick).parts['gradient_sums'] - price(0.0, **quick).parts['gradient_sums']
+    assert more == pytest.approx(weights * 4 * 1e-7, rel=.1)                    # each of two ranks sends as many bytes as it holds
+    halves = {**quick, 'speeds': (2.0, 1.0)}
+    assert price(1e-7, **halves).parts['gradient_sums'] - price(0.0, **halves).parts['gradient_sums'] == pytest.approx(2 * more, rel=.1)
+    slow = {'link': (1e-3, 1e6), 'flops': 1e11}
+    assert price(1e-7, **slow).parts['gradient_sums'] - price(0.0, **slow).parts['gradient_sums'] < .3 * more
+    assert price(1e-7, **quick).parts['forward'] > price(0.0, **quick).parts['forward']                 # halos are work, too
+    assert price(1e-7, hosts=(0, 0)) == price(0.0, hosts=(0, 0))
+
+
 def test_a_cut_along_filters_holds_and_sums_fewer_weights(tmp_path):
     network = network_of(tmp_path)
     model = CostModel(network, made_up_machine(2), 1, 2)

@@ -13,7 +13,7 @@ from mpi_ftp.collective_times import SIZES, rank_counts, together
 from mpi_ftp.curves import Class, Curve, class_of, find
 from mpi_ftp.errors import PlanError
 from mpi_ftp.machine import Machine, read_machine
-from mpi_ftp.measuring import measure
+from mpi_ftp.measuring import measure, together_at_work
 from mpi_ftp.profile_table import show
 
 
@@ -78,16 +78,29 @@ def test_sums_of_fewer_ranks_lie_between_those_measured():
 
 def test_a_profile_is_told_in_tables(capsys):
     rows = tuple((ranks, nbytes, 1e-3 * ranks) for ranks in (2, 3) for nbytes in (16 << 10, 4 << 20))
-    machine = made_up_machine(3, sums=((256, 5e-4),), gathers=rows, scatters=rows, message=3e-6, copy=1e-10, add=2e-10)
+    machine = made_up_machine(3, sums=((256, 5e-4),), gathers=rows, scatters=rows, message=3e-6, labour=1.5e-9, copy=1e-10, add=2e-10)
     show(machine)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ['sum', '256', '0.500'] in lines and ['all-gather', '16', 'Ki', '2.000', '3.000'] in lines and ['reduce-scatter', '4', 'Mi', '2.000', '3.000'] in lines
     told = [' '.join(line) for line in lines]
+    assert 'work of a MB of messages, out and in 1.50 ms' in told
     assert 'memory: copying 10.0 GB/s' in told and 'memory: adding to an array 5.0 GB/s' in told and 'one more message, out and in 3.0 us' in told
 
 
 def test_messages_cost_what_was_measured():
     assert made_up_machine(2, host_link=(5e-6, 1e9)).overhead == 5e-6 and made_up_machine(2, message=3e-6).overhead == 3e-6
+
+
+def test_unequal_shares_of_processors_tell_speeds_by_pace():
+    """(longer, lost, alone, pace, times) of each rank: two with half a processor and one with a third."""
+    found = [(2.2, 1e-4, .002, .004, 10), (2.0, 3e-4, .002, .0042, 10), (3.0, 2e-4, .001, .0035, 5)]
+    unequal = together_at_work(made_up_machine(3, speeds=(2.0, 2.0, 3.0)), found, (2.0, 2.0, 3.0))
+    assert unequal.speeds == pytest.approx((2.0, 2.1, 3.5)) and unequal.strain == 1 and unequal.meeting == 0
+    equal = together_at_work(made_up_machine(3, speeds=(2.0, 2.0, 2.0)), found, (2.0, 2.0, 2.0))
+    assert equal.speeds == (2.0, 2.0, 2.0) and equal.strain == pytest.approx(1.1) and equal.meeting == 2e-4
+    mixed = together_at_work(made_up_machine(3, speeds=(1.0, 1.0, 1.5)), found, (1.0, 1.0, 1.0))
+    assert mixed.strain == 2 and mixed.meeting == 1e-4 and mixed.speeds == (1.0, 1.0, 1.5)                # quick ranks wait for the slow one
+    assert together_at_work(made_up_machine(), [], (1.0,)) == made_up_machine()
 
 
 @pytest.mark.mpi(3, timeout=120)
@@ -97,7 +110,7 @@ def test_what_ranks_do_together_is_measured_by_size_and_number():
     assert rank_counts(3) == [2] and rank_counts(13) == [2, 3, 4, 6, 8, 12]
     assert [nbytes for nbytes, _ in found['sums']] == list(SIZES[:len(found['sums'])]) and len(found['sums']) > 3
     assert {row[0] for row in found['fewer']} == {2} and {row[0] for row in found['gathers']} == {2, 3} == {row[0] for row in found['scatters']}
-    assert all(row[-1] > 0 for name in ('sums', 'fewer', 'gathers', 'scatters') for row in found[name]) and found['message'] >= 0
+    assert all(row[-1] > 0 for name in ('sums', 'fewer', 'gathers', 'scatters') for row in found[name]) and found['message'] >= 0 < found['labour']
     assert found['gathers'][-1][1] == found['scatters'][-1][1] and found['gathers'] != found['scatters']
 
 
