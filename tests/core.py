@@ -7,7 +7,6 @@ from mpi_ftp import comm as comm_module
 from mpi_ftp.model import Model
 from mpi_ftp.network import read_network
 from mpi_ftp.plan import by_hand
-from mpi_ftp.region import Region
 
 NET = '[net]\nwidth={w}\nheight={h}\nchannels={c}\n'
 CONV = '[convolutional]\nfilters={f}\nsize={k}\nstride={s}\npad={p}\nactivation={a}\nbatch_normalize={bn}\n'
@@ -107,6 +106,3 @@ def compare_with_one_rank(network, plan, comm, tolerance=1e-12, dtype=np.float64
         worst = max(worst, error)
         assert error <= tolerance, f'{key}: relative error {error:.1e}'
     return worst
-
-
-__all__ = ['NETWORKS', 'Quadratic', 'Region', 'compare_with_one_rank', 'conv', 'make_network', 'picture', 'run']

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_tiles import picture as pixels
 from mpi_ftp.errors import DataError
 from mpi_ftp.pictures import Loose, Pictures, load_picture, picture_size, writing
 
 SIZES = [(40, 70), (97, 33), (1, 1), (64, 96)]
-
-
-def pixels(h, w, seed=0):
-    return np.random.default_rng([seed, h, w]).integers(0, 256, (h, w, 3), dtype=np.uint8)
 
 
 @pytest.fixture
