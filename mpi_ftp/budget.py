@@ -181,9 +181,11 @@ def refusal(budget, would_do, others):
     """One sentence: who lacks how much, where most of it goes, and what would do."""
     (over, rank, footprint, model), memory = budget.least, budget.memory
     machine, count = model.machine, f'{model.ranks} rank{"s" * (model.ranks > 1)}'
-    part, nbytes = max(((p, b) for p, b in footprint.parts(rank).items() if p != 'process'), key=lambda item: item[1])
+    parts = dict(footprint.parts(rank))
+    process = parts.pop('process')
+    part, nbytes = max(parts.items(), key=lambda item: item[1])
     layer = max(model.network.layers, key=lambda layer: footprint_of(footprint, rank, layer))
-    where = f'most goes to {part}, {mib(nbytes)}; the largest layer is {layer.name}' if nbytes >> 20 else 'its process alone takes more'
+    where = f'its process takes {mib(process)}, {part} {mib(nbytes)}; the largest layer is {layer.name}' if nbytes >> 20 else 'its process alone takes more'
     who = f'rank {rank} on {machine.host(rank)}' if machine.names else f'rank {rank}'
     text = (f'no plan fits {mib(min(memory))} on {count}: {who}' if not uneven(memory) else f'no plan fits the memory of {count}: {who} may hold {mib(memory[rank])} and')
     text += f' lacks {mib(over)} even with everything recomputed ({where})'

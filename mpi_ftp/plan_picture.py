@@ -17,11 +17,11 @@ def draw_plan(path, network, plan, footprint=None):
     figure = pyplot.figure(figsize=(13, 8.5), layout='constrained')
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     columns = min(6, len(groups))
-    axes = upper.subplots(-(-len(groups) // columns), columns, squeeze=False).flat
+    axes = list(upper.subplots(-(-len(groups) // columns), columns, squeeze=False).flat)
     layouts = plan.layouts(network)
     for axis, (number, group) in zip(axes, groups):
         draw_group(axis, network, plan, layouts, number, group)
-    for axis in list(axes)[len(groups):]:
+    for axis in axes[len(groups):]:
         axis.axis('off')
     predicted = plan.predicted
     words = f'{plan.ranks} rank{"s" * (plan.ranks > 1)}, batch {plan.batch}'
@@ -68,12 +68,13 @@ def draw_group(axis, network, plan, layouts, number, group):
             axis.add_patch(Rectangle((box.lo[3], box.lo[2]), box.hi[3] - box.lo[3], box.hi[2] - box.lo[2], fill=False, edgecolor=colour(rank), linewidth=1.2, linestyle='--'))
             shown.setdefault(own, []).append(rank)
         for ((top, bottom), (left, right)), ranks in shown.items() if plan.ranks <= 16 else ():
-            axis.text((left + right) / 2, (top + bottom) / 2, ' '.join(map(str, ranks)), ha='center', va='center', fontsize=9, color='white')
+            axis.text((left + right) / 2, (top + bottom) / 2, ' '.join(map(str, ranks)), ha='center', va='center', fontsize=9)
     else:
-        edges = group.edges[1] if c > 1 else group.edges[0] if n > 1 else (0, 1)
-        for rank, *ends in zip(plan.order or range(plan.ranks), edges, edges[1:]):
-            lo, hi = (width * e / edges[-1] for e in ends)
-            axis.add_patch(Rectangle((lo, 0), hi - lo, height, facecolor=colour(rank), alpha=.75, hatch='//' if c > 1 else '..', edgecolor='white'))
+        for rank, ((top, bottom), (left, right)) in strips(network, plan, group, layouts).items():
+            axis.add_patch(Rectangle((left * width, top * height), (right - left) * width, (bottom - top) * height, facecolor=colour(rank), alpha=.75,
+                                     hatch='//' if c > 1 else '..', edgecolor='white'))
+            if plan.ranks <= 16:
+                axis.text((left + right) / 2 * width, (top + bottom) / 2 * height, str(rank), ha='center', va='center', fontsize=9)
     axis.set_xlim(-.03 * width - .5, 1.03 * width + .5)
     axis.set_ylim(1.03 * height + .5, -.03 * height - .5)
     axis.set_aspect('equal')
@@ -81,6 +82,19 @@ def draw_group(axis, network, plan, layouts, number, group):
     axis.set_yticks([])
     span = f'layer {group.start}' if group.last == group.start else f'layers {group.start}–{group.last}'
     axis.set_title(f'{number}: {span}, {layout_words(plan, group)}\nreads {width}x{height}' + (', recomputed' if group.recompute else ''), fontsize=8.5)
+
+
+def strips(network, plan, group, layouts):
+    """{rank: ((top, bottom), (left, right))} as fractions: filters (or samples) of the group's output from left to right, with rows and columns inside."""
+    channels, rows, columns = network.channels_shape(group.last)
+    found = {}
+    for rank, box in enumerate(layouts[group.last]):
+        if not box.empty:
+            along, size = (1, channels) if len(group.edges[1]) > 2 else (0, plan.batch)
+            left, right = box.lo[along] / size, box.hi[along] / size
+            found[rank] = ((box.lo[2] / rows, box.hi[2] / rows),
+                           (left + (right - left) * box.lo[3] / columns, left + (right - left) * box.hi[3] / columns))
+    return found
 
 
 def own_part(network, plan, group, layouts, source, rank):

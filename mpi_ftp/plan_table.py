@@ -90,4 +90,6 @@ def caption(predicted):
     names = {'norm_sums': 'norm sums', 'gradient_sums': 'gradient sums', 'recompute': 'again'}
     parts = ', '.join(f'{names.get(name, name)} {1e3 * seconds:.1f}' for name, seconds in predicted['parts'].items() if seconds > 5e-5)
     memory = ', '.join(f'{name} {nbytes / (1 << 20):.0f}' for name, nbytes in predicted['memory'].items() if nbytes >> 19)
-    return f'ms: {parts}\nMiB on rank {predicted["fullest"]}: {memory}'
+    before = predicted['bytes'] >> 20 > sum(predicted['memory'].values()) >> 20
+    more = f'; measuring rates took {predicted["bytes"] >> 20} before' if before else ''
+    return f'ms: {parts}\nMiB on rank {predicted["fullest"]}: {memory}{more}'

@@ -9,7 +9,7 @@ from . import kernels
 from .arguments import numbers
 from .comm import Alone
 from .compare import alternative, choices, comparison, verdict
-from .errors import JobError, MemoryRefused
+from .errors import JobError, MemoryRefused, UsageError
 from .footprint import Footprint
 from .machine import read_machine
 from .measuring import measure
@@ -40,6 +40,12 @@ def run(args):
     """Raises CfgError, PlanError, MemoryRefused."""
     ranks = positive(args.ranks)
     args.ranks = None
+    asked = [f'--{name}' for name in ('sweep', 'compare', 'table') if getattr(args, name)]
+    if len(asked) > 1:
+        raise UsageError(f'{" and ".join(asked)}: expected one of them')
+    for option, unfit in ('--png', ('--compare', '--table')), ('--json', ('--sweep', '--compare', '--table')):
+        if getattr(args, option[2:]) and asked and asked[0] in unfit:
+            raise UsageError(f'{option} is of one plan{" or of --sweep" * (option == "--png")}, not of {asked[0]}')
     job = jobs.from_arguments(args, required=('cfg',))
     network = read_network(job.cfg)
     mini = mini_batch(network, job)[1]

@@ -1,14 +1,17 @@
 """The verb `plan` and what it prints: table, JSON, picture."""
 import json
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp.__main__ import main
 from mpi_ftp.compare import verdict
-from mpi_ftp.plan import Plan, by_hand
+from mpi_ftp.plan import GroupPlan, Plan, by_hand
+from mpi_ftp.plan_picture import draw_plan, strips
 from mpi_ftp.plan_table import plan_table
+from mpi_ftp.region import Region
 from mpi_ftp.search import find_plan
 from mpi_ftp.subtiles import with_parts
 
@@ -66,6 +69,30 @@ def test_the_verb_prints_and_writes(tmp_path, capsys):
         assert picture.size[0] > 600 and len(picture.convert('RGB').getcolors(1 << 20)) > 20
 
 
+def test_places_without_a_group_stay_empty(tmp_path, monkeypatch):
+    from matplotlib import figure
+    shown, save = [], figure.Figure.savefig
+    monkeypatch.setattr(figure.Figure, 'savefig', lambda self, *args, **options: (shown.append([axis.axison for axis in self.axes]), save(self, *args, **options)))
+    network = network_of(tmp_path)
+    draw_plan(tmp_path / 'plan.png', network, by_hand(network, 2, 1, (1, 2), list(range(7))))
+    assert shown == [[True] * 7 + [False] * 5]
+
+
+def test_ranks_that_share_filters_and_rows_are_drawn_where_they_are():
+    group = GroupPlan(0, 3, ((0, 1), (0, 16, 30), (0, 1, 2), (0, 3)))
+    layouts = {group.last: [Region((0, c, h, 0), (1, d, h + 1, 3)) for h in (0, 1) for c, d in ((0, 16), (16, 30))]}
+    network = SimpleNamespace(channels_shape=lambda index: (30, 2, 3))
+    found = strips(network, Plan(4, 1, (group,)), group, layouts)
+    assert found == {0: ((0, .5), (0, 16 / 30)), 1: ((0, .5), (16 / 30, 1)), 2: ((.5, 1), (0, 16 / 30)), 3: ((.5, 1), (16 / 30, 1))}
+
+
+def test_the_table_tells_what_measuring_took(tmp_path):
+    network = network_of(tmp_path)
+    for peak, told in (0, False), (5 << 30, True):
+        text = printed(plan_table(network, find_plan(network, 2, 1, made_up_machine(2, peak=peak))))
+        assert ('measuring rates took 5120 before' in text) == told
+
+
 def test_plans_side_by_side(tmp_path, capsys):
     names = 'per-layer', 'fused', '0/4', 'spatial 0/4 cuts 2/6', 'samples', 'tail', 'auto'
     assert run_plan(tmp_path, '--ranks', '4', '--batch', '4', '--compare', ','.join(names)) in (0, None)
@@ -115,7 +142,8 @@ def test_a_table_of_choices(tmp_path, capsys):
     assert [line.split()[1:4:2] for line in lines if line.strip().startswith('net ')] == 2 * [['100', '2'], ['100', '3'], ['1000', '2'], ['1000', '3']]
 
 
-@pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--compare', '0/4 cuts x'], 6, 'cuts 2/6'), (['--table', '2,x'], 2, 'whole numbers'), (['--ranks', '0'], 6, '--ranks 0'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
+@pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--compare', '0/4 cuts x'], 6, 'cuts 2/6'), (['--table', '2,x'], 2, 'whole numbers'), (['--ranks', '0'], 6, '--ranks 0'), (['--compare', 'auto', '--sweep', '1..2'], 2, '--sweep and --compare: expected one of them'),
+                                               (['--compare', 'auto', '--png', 'x.png'], 2, '--png is of one plan or of --sweep, not of --compare'), (['--sweep', '1..2', '--json', 'x.json'], 2, '--json is of one plan, not of --sweep'), (['--ranks', '2', '--grid', '2x2'], 7, 'needs 4 ranks'),
                                                (['--ranks', '2', '--memory', '50M'], 8, 'would do')])
 def test_the_verb_refuses_in_one_sentence(tmp_path, capsys, words, code, says):
     assert run_plan(tmp_path, *words) == code
