@@ -83,7 +83,7 @@ def load_checkpoint(path, parameters):
                 for prefix, flat in (('', None), ('momentum/', parameters.momentum))[:2 if name in TRAINED else 1]:
                     found = saved.shapes.get(f'{prefix}{index}/{name}', tuple(shape))          # of a missing one tells `read`
                     if found != tuple(shape):
-                        raise WeightsError(f'{path}: {name} of {layer.name} have shape {found}, expected {tuple(shape)}; is it of another network?')
+                        raise WeightsError(f'{path}: tensor {index}/{name} of {layer.name} has shape {found}, expected {tuple(shape)}; is it of another network?')
                     for first, last in parameters.pieces(index, name):
                         parameters.set(index, name, saved.read(f'{prefix}{index}/{name}', first, last), flat, first)
         return saved.meta

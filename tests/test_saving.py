@@ -59,7 +59,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         (tmp_path / name).mkdir()
     mine, other = (filled(make_network(tmp_path / name, conv(width) + conv(8), 7, 9), alone, 1) for name, width in (('a', 20), ('b', 24)))
     save_checkpoint(tmp_path / 'checkpoint.h5', alone, other, {})
-    with pytest.raises(WeightsError, match=r'checkpoint.h5: \w+ of layer 0 \[convolutional\] have shape \(24.*expected \(20.*another network'):
+    with pytest.raises(WeightsError, match=r'checkpoint.h5: tensor 0/\w+ of layer 0 \[convolutional\] has shape \(24.*expected \(20.*another network'):
         load_checkpoint(tmp_path / 'checkpoint.h5', mine)
 
 
