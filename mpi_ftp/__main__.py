@@ -128,7 +128,8 @@ def main(words=None):
     world = None
     try:
         from mpi_ftp import comm
-        if comm.launched():                                # so that what goes wrong from here on can be told once, and to all
+        from mpi_ftp.launcher import launched
+        if launched():                                # so that what goes wrong from here on can be told once, and to all
             world = comm.world()
         run, args = parse(words)
         run(args)

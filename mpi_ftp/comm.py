@@ -8,25 +8,11 @@ import time
 from functools import partial
 
 from .errors import LauncherError
+from .launcher import asked_ranks, launched
 from .waiting import Messages, cores, exact_pauses, until, waited
 
 DIRECT, FEW = 64 << 10, 16      # bytes and ranks up to which a sum takes one round of messages
 FAREWELL = 32767         # tag of a failing rank's note to the others: the largest that every MPI allows
-# Set by the launchers for every process they start.
-RANK_COUNTS = ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'MPI_LOCALNRANKS', 'PMIX_SIZE')
-
-
-def launched():
-    """Whether a launcher (mpirun, srun) started this process."""
-    return any(name in os.environ for name in RANK_COUNTS + ('PMIX_RANK', 'PMI_RANK', 'SLURM_STEP_NUM_TASKS'))
-
-
-def asked_ranks():
-    """The rank count that the launcher was asked for, or None."""
-    names = RANK_COUNTS[:2] + (('SLURM_STEP_NUM_TASKS',) if 'SLURM_STEP_ID' in os.environ and 'SLURM_PROCID' in os.environ else ())
-    counts = [int(os.environ[name]) for name in names if os.environ.get(name, '').isdigit()]
-    return counts[0] if counts else None
-
 
 _world = None
 

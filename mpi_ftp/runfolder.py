@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from .comm import launched
 from .errors import JobError
 from .files import replacing
+from .launcher import launched
 
 
 def open_run(path, resume=False, rank=0):

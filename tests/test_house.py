@@ -12,7 +12,7 @@ FLOORS = [set(floor.split()) for floor in (
     'network',
     'half allreduce reduction',
     'geometry subtiles step_buffers memory curves buffers parameters algorithm_times layer_times tables machine extents layer_cost part_cost message_cost cost plan ways shares space dynamic refine footprint budget search',
-    'waiting small_sum comm exchange link_times collective_times measuring',
+    'launcher waiting small_sum comm exchange link_times collective_times measuring',
     'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',

@@ -2,7 +2,7 @@
 import math
 
 from .. import kernels
-from ..region import NOTHING, Region
+from ..region import NOTHING
 from .base import Layer, stride_scale
 from .window import Window
 
