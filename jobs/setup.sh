@@ -19,6 +19,19 @@ refuse() {
     exit 1
 }
 
+run_folder() {      # the last --run among options of `train`, else the first argument
+    local run="$1"
+    shift
+    while [ $# -gt 0 ]; do
+        case "$1" in
+            --run=*) run="${1#*=}" ;;
+            --run) run="${2:-$run}" ;;
+        esac
+        shift
+    done
+    echo "$run"
+}
+
 find_python() {
     local candidate
     for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do

@@ -18,6 +18,7 @@ cd "${SLURM_SUBMIT_DIR:?this script is for sbatch; without Slurm: bash jobs/clus
 [ $# -ge 1 ] && [ -r "$1" ] || refuse "expected a job file: sbatch jobs/slurm.sh JOB.toml [options of train]"
 job="$1" run="runs/$(basename "$1" .toml)"
 shift
+run="$(run_folder "$run" "$@")"
 
 "$MPIRUN" "$TREE/.venv/bin/python" -m mpi_ftp train "$job" --run "$run" --resume "$@" &
 training=$!

@@ -26,10 +26,12 @@ def world(ranks=None):
     global _world
     if _world is None:
         _world = World.start() if launched() else Alone()
-    expected = ranks or asked_ranks()
-    if expected and expected != _world.size:
-        raise LauncherError(f'the launcher was asked for {expected} ranks but MPI formed {_world.size} '
+    asked = asked_ranks()
+    if asked and asked != _world.size:
+        raise LauncherError(f'the launcher was asked for {asked} ranks but MPI formed {_world.size} '
                             f'(on {_world.host}); mpirun and the MPI library of this Python are not of one kind, use the mpirun beside {_python()}')
+    if ranks and ranks != _world.size:
+        raise LauncherError(f'expected {ranks} ranks, as --ranks or the job file says, found {_world.size}: mpirun -n {ranks} starts so many')
     return _world
 
 

@@ -23,7 +23,7 @@ def run(args):
     try:
         pictures = np.load(args.input, mmap_mode='r')
     except (OSError, ValueError) as error:
-        raise DataError(f'{args.input} is not a readable .npy file: {error}') from None
+        raise DataError(f'{args.input} is not a readable .npy file: {getattr(error, "strerror", None) or error}') from None
     if getattr(pictures, 'ndim', None) != 4 or pictures.dtype.kind not in 'buif' or not pictures.size:
         shape = getattr(pictures, 'shape', 'no single array')
         raise DataError(f'{args.input}: expected an array of numbers (N, C, H, W), found {shape} {getattr(pictures, "dtype", "")}'.rstrip())

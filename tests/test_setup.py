@@ -43,3 +43,11 @@ def test_a_refusal_leaves_the_shell_open(tree):
     told, errors = typed(tree, 'MPI=nonsense . jobs/setup.sh', 'echo "code $?"')
     assert told == 'code 1\n'
     assert 'setup: MPI=nonsense: expected openmpi, mpich or system' in errors
+
+
+@pytest.mark.parametrize('words, folder', [('', 'runs/a'), ('--run b', 'b'), ('--run=b --iterations 3 --run "c d"', 'c d'), ('--runs b', 'runs/a')])
+def test_scripts_look_for_the_end_of_a_run_where_its_options_put_it(words, folder):
+    text = (ROOT / 'jobs/setup.sh').read_text()
+    function = text[text.index('run_folder() {'):text.index('find_python() {')]
+    done = subprocess.run(['bash', '-euc', f'{function}\nrun_folder runs/a {words}'], capture_output=True, text=True, timeout=60)
+    assert done.stdout == folder + '\n' and not done.stderr
