@@ -4,6 +4,7 @@ Works through the communicator it is given; knows no MPI and no network.
 """
 import time
 from itertools import chain, count, takewhile
+from statistics import median
 
 import numpy as np
 
@@ -17,7 +18,7 @@ LARGE = 256 << 10                       # bytes from which an array is added as 
 FEW_SIZES = 256, 16 << 10, 256 << 10, 4 << 20
 SIZES = 256, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20
 MOVED = 16 << 10, 256 << 10, 4 << 20    # of all-gathers and reduce-scatters
-LABOUR = 2 << 20                        # bytes added to see what work they are
+LABOUR, TURNS = 2 << 20, 4              # bytes added to see what work they are, how often
 MESSAGES = 9
 
 
@@ -59,13 +60,16 @@ def sums(comm, sizes=FEW_SIZES):
 
 
 def labour(comm):
-    """Seconds of a rank's processor for each byte that it sends and receives as gradients are added, the most of all ranks (collective)."""
-    add = adding(comm, LABOUR)
-    once = typical(comm, add, 1)
-    begun, turns = time.process_time(), max(1, min(4, int(comm.maximum(PATIENCE / once))))
-    for _ in range(turns):
+    """Seconds of a rank's processor for each byte that it sends and receives as gradients are added (collective). The least of a few turns, of the middling
+    rank: whoever waits long asks often."""
+    add, spent = adding(comm, LABOUR), []
+    for _ in range(TURNS):
+        comm.barrier()
+        begun = time.process_time()
         add()
-    return comm.maximum((time.process_time() - begun) / turns / (2 * LABOUR * (comm.size - 1) / comm.size))
+        spent.append(time.process_time() - begun)
+    middling = comm.gather(min(spent))
+    return comm.broadcast(median(middling) / (2 * LABOUR * (comm.size - 1) / comm.size) if middling else None)
 
 
 def moves(comm):

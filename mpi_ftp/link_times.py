@@ -9,8 +9,7 @@ import numpy as np
 from .collective_times import PATIENCE
 
 SMALL, LARGE = 256, 1 << 20            # bytes
-SEVERAL = 4                             # runs between two sums
-STRETCHES, STRETCH = 5, .1              # of computing without a sum: how many, seconds
+STRETCHES, STRETCH = 8, .1              # of computing without a sum: how many, seconds
 
 
 def ping_pong(comm, a, b, nbytes):
@@ -48,30 +47,16 @@ def link(comm, pair):
     return latency, LARGE / max(1e-9, long - latency)
 
 
-def strain(comm, run, alone, sum_seconds, turns=(24, 12)):
-    """(how many times longer than `alone` seconds run() takes when all ranks run it, seconds more that they lose when they then wait for each other, beyond
-    `sum_seconds`): from one run and from several between two sums (collective)."""
-    once, several = (mean(comm, run, *way) for way in zip((1, SEVERAL), turns))
-    longer = max(1.0, (several - once) / (SEVERAL - 1) / alone)
-    return longer, max(0.0, once - longer * alone - sum_seconds)
-
-
-def mean(comm, run, times, turns):
-    """Mean seconds of so many runs and a sum, without the longest quarter: a start or an end of something else would count for all steps (collective)."""
-    samples, small = [], np.zeros(8)
-    for _ in range(turns):
-        comm.barrier()
-        begun = time.perf_counter()
-        for _ in range(times):
-            run()
-        comm.sum(small)
-        samples.append(time.perf_counter() - begun)
-    return float(np.mean(sorted(samples)[:-(-3 * len(samples) // 4)]))
+def strain(comm, run, sum_seconds):
+    """(seconds of run() on this rank while all ranks run it and nobody waits, seconds more that they lose when they add up a few numbers after each, beyond
+    `sum_seconds` and the slowest's pace) (collective)."""
+    own = pace(comm, run)
+    return own, max(0.0, once(comm, run) - comm.maximum(own) - sum_seconds)
 
 
 def pace(comm, run):
-    """Seconds of run() on this rank while all ranks run it and nobody waits, the median of a few stretches that are long enough for control groups to have
-    their say (collective)."""
+    """Seconds of run() on this rank while all ranks run it, the median of a few stretches that are long enough for control groups to have their say
+    (collective)."""
     found = []
     for _ in range(STRETCHES):
         comm.barrier()
@@ -81,3 +66,15 @@ def pace(comm, run):
             runs += 1
         found.append((time.perf_counter() - begun) / runs)
     return float(np.median(found))
+
+
+def once(comm, run, turns=24):
+    """Mean seconds of a run and a sum, without the longest quarter: a start or an end of something else would count for all steps (collective)."""
+    samples, small = [], np.zeros(8)
+    for _ in range(turns):
+        comm.barrier()
+        begun = time.perf_counter()
+        run()
+        comm.sum(small)
+        samples.append(time.perf_counter() - begun)
+    return float(np.mean(sorted(samples)[:-(-3 * len(samples) // 4)]))

@@ -23,7 +23,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     from . import algorithm_times, kernels
     from .collective_times import together
     from .layer_times import ROOM, memory_rates, times, work
-    from .link_times import link, pace, strain
+    from .link_times import link, strain
     here = comm.host_comm()
     cores = usable_cores()
     threads = kernel_threads()
@@ -46,7 +46,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
     done, strains = together(comm, thorough, lambda share: progress(layers + (1 - layers) * share)) if comm.size > 1 else {}, []
     if comm.size > 1:
-        strains = comm.gather((*strain(comm, run, alone, done['sums'][0][1]), alone, pace(comm, run), times_))
+        strains = comm.gather((*strain(comm, run, done['sums'][0][1]), alone, times_))
     progress(1.0)
     del run
     forget()
@@ -91,20 +91,21 @@ def _combine(gathered, found, cores, threads):
 
 
 def together_at_work(machine, strains, throttled):
-    """The machine with what ranks lose when all compute. strains: of each rank what link_times.strain found, the seconds of its work when alone and its pace
-    beside the others, and how many times this does the same; throttled: of each rank, see `throttling`.
+    """The machine with what ranks lose when all compute. strains: of each rank what link_times.strain found, the seconds of its work when alone, and how many
+    times this does the same; throttled: of each rank, see `throttling`.
 
-    Where control groups give ranks different shares of their processors, speeds are those at which they did the same work side by side: a rank that
-    stands still most of the time finds its caches cold, so that half of the share is less than half of the speed.
+    Where control groups give ranks different shares of their processors, speeds lie between these shares and the pace at which ranks did the same work side
+    by side (the geometric mean): a rank that stands still most of the time finds its caches cold, so that half of the share is less than half of
+    the speed, but by how much is a matter of moments.
     """
     if not strains:
         return machine
-    longer, lost, alone, paces, times_ = map(np.array, zip(*strains))
+    paces, lost, alone, times_ = map(np.array, zip(*strains))
+    machine = replace(machine, meeting=float(np.median(lost)))
     if max(throttled) > ALIKE * min(throttled):
-        return replace(machine, speeds=tuple((paces / times_ / np.median(alone / times_)).tolist()))
-    least = np.median if len(set(machine.speeds)) == 1 else np.min              # quick ranks wait for slow ones
-    beside = least(longer / throttled) / machine.slowdown
-    return replace(machine, strain=float(min(MOST_STRAIN, max(1.0, beside))), meeting=float(least(lost)))
+        return replace(machine, speeds=tuple(np.sqrt(paces / times_ / np.median(alone / times_) * throttled).tolist()))
+    beside = np.median(paces / alone / throttled) / machine.slowdown
+    return replace(machine, strain=float(min(MOST_STRAIN, max(1.0, beside))))
 
 
 def throttling(ranks, threads):

@@ -92,14 +92,14 @@ def test_messages_cost_what_was_measured():
 
 
 def test_unequal_shares_of_processors_tell_speeds_by_pace():
-    """(longer, lost, alone, pace, times) of each rank: two with half a processor and one with a third."""
-    found = [(2.2, 1e-4, .002, .004, 10), (2.0, 3e-4, .002, .0042, 10), (3.0, 2e-4, .001, .0035, 5)]
+    """(pace, lost, alone, times) of each rank: two with half a processor and one with a third."""
+    found = [(.0044, 1e-4, .002, 10), (.0042, 3e-4, .002, 10), (.0035, 2e-4, .001, 5)]
     unequal = together_at_work(made_up_machine(3, speeds=(2.0, 2.0, 3.0)), found, (2.0, 2.0, 3.0))
-    assert unequal.speeds == pytest.approx((2.0, 2.1, 3.5)) and unequal.strain == 1 and unequal.meeting == 0
+    assert unequal.speeds == pytest.approx((4.4 ** .5, 4.2 ** .5, 10.5 ** .5)) and unequal.strain == 1 and unequal.meeting == 2e-4
     equal = together_at_work(made_up_machine(3, speeds=(2.0, 2.0, 2.0)), found, (2.0, 2.0, 2.0))
     assert equal.speeds == (2.0, 2.0, 2.0) and equal.strain == pytest.approx(1.1) and equal.meeting == 2e-4
-    mixed = together_at_work(made_up_machine(3, speeds=(1.0, 1.0, 1.5)), found, (1.0, 1.0, 1.0))
-    assert mixed.strain == 2 and mixed.meeting == 1e-4 and mixed.speeds == (1.0, 1.0, 1.5)                # quick ranks wait for the slow one
+    crowded = together_at_work(made_up_machine(3, hosts=(0,) * 3, cores=2), found, (1.0, 1.0, 1.0))
+    assert crowded.strain == pytest.approx(2.2 / 1.5)                                                   # beyond that three share two cores
     assert together_at_work(made_up_machine(), [], (1.0,)) == made_up_machine()
 
 

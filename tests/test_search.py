@@ -180,3 +180,12 @@ def test_one_rank_alone_where_links_are_too_slow(tmp_path):
     plan = find_plan(network, 3, 1, made_up_machine(3, link=(1e-1, 1e5)))
     assert plan.predicted['parts']['gradient_sums'] == plan.predicted['parts']['exchange'] == 0
     assert plan.predicted['seconds'] < find_plan(network, 3, 1, made_up_machine(3, link=(1e-1, 1e5)), layout='spatial').predicted['seconds']
+
+
+@pytest.mark.parametrize('link', LINKS.values(), ids=LINKS)
+def test_more_ranks_are_never_expected_to_be_slower(tmp_path, link):
+    """Where five or six divide samples and maps badly, four may do the work."""
+    network = network_of(tmp_path)
+    seconds = {ranks: find_plan(network, ranks, 4, made_up_machine(ranks, link)).predicted['seconds'] for ranks in range(3, 8)}
+    for ranks in 5, 6, 7:
+        assert all(seconds[ranks] <= 1.01 * seconds[fewer] for fewer in (ranks - 2, ranks - 1)), seconds
