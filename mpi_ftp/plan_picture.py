@@ -70,11 +70,11 @@ def draw_group(axis, network, plan, layouts, number, group):
         for ((top, bottom), (left, right)), ranks in shown.items() if plan.ranks <= 16 else ():
             axis.text((left + right) / 2, (top + bottom) / 2, ' '.join(map(str, ranks)), ha='center', va='center', fontsize=9)
     else:
-        for rank, ((top, bottom), (left, right)) in strips(network, plan, group, layouts).items():
-            axis.add_patch(Rectangle((left * width, top * height), (right - left) * width, (bottom - top) * height, facecolor=colour(rank), alpha=.75,
+        for ((top, bottom), (left, right)), ranks in strips(network, plan, group, layouts).items():
+            axis.add_patch(Rectangle((left * width, top * height), (right - left) * width, (bottom - top) * height, facecolor=colour(ranks[-1]), alpha=.75,
                                      hatch='//' if c > 1 else '..', edgecolor='white'))
             if plan.ranks <= 16:
-                axis.text((left + right) / 2 * width, (top + bottom) / 2 * height, str(rank), ha='center', va='center', fontsize=9)
+                axis.text((left + right) / 2 * width, (top + bottom) / 2 * height, ' '.join(map(str, ranks)), ha='center', va='center', fontsize=9)
     axis.set_xlim(-.03 * width - .5, 1.03 * width + .5)
     axis.set_ylim(1.03 * height + .5, -.03 * height - .5)
     axis.set_aspect('equal')
@@ -85,15 +85,16 @@ def draw_group(axis, network, plan, layouts, number, group):
 
 
 def strips(network, plan, group, layouts):
-    """{rank: ((top, bottom), (left, right))} as fractions: filters (or samples) of the group's output from left to right, with rows and columns inside."""
+    """{((top, bottom), (left, right)) as fractions: ranks there}: filters (or samples) of the group's output from left to right, with rows and columns
+    inside; ranks that own the same filters, of different samples, are in one place."""
     channels, rows, columns = network.channels_shape(group.last)
     found = {}
     for rank, box in enumerate(layouts[group.last]):
         if not box.empty:
             along, size = (1, channels) if len(group.edges[1]) > 2 else (0, plan.batch)
             left, right = box.lo[along] / size, box.hi[along] / size
-            found[rank] = ((box.lo[2] / rows, box.hi[2] / rows),
-                           (left + (right - left) * box.lo[3] / columns, left + (right - left) * box.hi[3] / columns))
+            place = (box.lo[2] / rows, box.hi[2] / rows), (left + (right - left) * box.lo[3] / columns, left + (right - left) * box.hi[3] / columns)
+            found.setdefault(place, []).append(rank)
     return found
 
 

@@ -83,7 +83,10 @@ def test_ranks_that_share_filters_and_rows_are_drawn_where_they_are():
     layouts = {group.last: [Region((0, c, h, 0), (1, d, h + 1, 3)) for h in (0, 1) for c, d in ((0, 16), (16, 30))]}
     network = SimpleNamespace(channels_shape=lambda index: (30, 2, 3))
     found = strips(network, Plan(4, 1, (group,)), group, layouts)
-    assert found == {0: ((0, .5), (0, 16 / 30)), 1: ((0, .5), (16 / 30, 1)), 2: ((.5, 1), (0, 16 / 30)), 3: ((.5, 1), (16 / 30, 1))}
+    assert found == {((0, .5), (0, 16 / 30)): [0], ((0, .5), (16 / 30, 1)): [1], ((.5, 1), (0, 16 / 30)): [2], ((.5, 1), (16 / 30, 1)): [3]}
+    halves = GroupPlan(0, 3, ((0, 1, 2), (0, 16, 30), (0, 2), (0, 3)))
+    layouts = {group.last: [Region((n, c, 0, 0), (n + 1, d, 2, 3)) for n in (0, 1) for c, d in ((0, 16), (16, 30))]}
+    assert strips(network, Plan(4, 2, (halves,)), halves, layouts) == {((0, 1), (0, 16 / 30)): [0, 2], ((0, 1), (16 / 30, 1)): [1, 3]}
 
 
 def test_the_table_tells_what_measuring_took(tmp_path):
