@@ -4,7 +4,8 @@
 #   bash jobs/emulate.sh 6 2400mbit 33 scaling --cfg jobs/reference.cfg --batches 4 --plans samples,tail,'spatial 0/4/8'
 #   bash jobs/emulate.sh 2 700mbit 66,33 train jobs/reference.toml --run runs/uneven
 # RATE is each host's link (700mbit, 1gbit); CPU the per cent of one core that a host gets, one figure for all or one for each (the last goes on).
-# Host i stays on core i modulo cores: a board's core does not wander; jobs/metronome.py makes it keep to its share in every half millisecond. `scaling` is limited from its line "kernels are loaded" on
+# Host i stays on core i modulo cores: a board's core does not wander; jobs/metronome.py has its share looked at every half millisecond.
+# `scaling` is limited from its line "kernels are loaded" on
 # (LIMIT_AT="plans are made": it measures and plans with whole cores); other verbs are limited from their start.
 # Needs root, Linux with cgroup v1 and the tool `lab` (LAB=…, default ../shared/lab/lab beside this tree); one emulation at a time on a machine.
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -35,13 +36,14 @@ limit() {       # in parts of 5 ms
 
 cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)        # nproc would tell the number of threads of OpenMP
 metronomes=()
-trap 'kill "${metronomes[@]}"; "$LAB" down' EXIT
+trap 'kill "${metronomes[@]}" || true; "$LAB" down' EXIT
 trap 'exit 130' INT TERM
 for core in $(seq 0 $((cores - 1))); do
     "$TREE/.venv/bin/python" "$TREE/jobs/metronome.py" "$core" &
     metronomes+=($!)
 done
 "$LAB" up "$hosts" --rate "$rate" --cpu 100
+kill -0 "${metronomes[@]}" || refuse "a core cannot be interrupted, see above; hosts would keep to their shares only from tick to tick"
 case $rate in *kbit) kbit=${rate%kbit} ;; *mbit) kbit=${rate%mbit}000 ;; *gbit) kbit=${rate%gbit}000000 ;; esac
 # on fast links every 16 KiB would cost a pass through the emulated switch; slow ones cut what is more than they let through at once to 1,500 bytes
 if [ "$kbit" -ge 600000 ]; then
