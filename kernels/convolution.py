@@ -4,15 +4,17 @@
 Filters of five axes are grouped, even where a cut left one group. `filters` is the real number of output channels, needed
 then when it is not 16 * OCB.
 """
-import functools
+from functools import partial
 
 import numpy as np
 
 from . import direct, grouped, naive, winograd
 from .layout import BLOCK, check_maps
+from .prepared import prepared
 from .threads import get_threads
 
 
+@prepared
 def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
     """y = x * w, "valid": y (N, OCB, Ho, Wo, 16) is overwritten; x (N, ICB, H, W, B) spans exactly
     H = (Ho - 1) * stride + dilation * (KH - 1) + 1 rows, and columns likewise. w as in the package's head."""
@@ -21,19 +23,18 @@ def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm=
         filters = filters or y.shape[1] * BLOCK
         per = filters // groups
         if grouped.is_depthwise(x, w, per):
-            grouped.depthwise_forward(y, x, w, stride, dilation)
-        elif grouped.is_blocked(x, w, per):
-            grouped.blocked_forward(y, x, w, stride, dilation, per)
-        else:
-            naive.grouped_forward(y, x, w, stride, dilation, per, filters)
-    elif y.dtype != np.float32:
-        naive.conv_forward(y, x, w, stride, dilation)
-    elif algorithm == 'direct':
-        direct.forward(y, x, w, stride, dilation)
-    else:
-        winograd.forward(_tile(algorithm, w, stride, dilation), y, x, w)
+            return partial(grouped.depthwise_forward, y, x, w, stride, dilation)
+        if grouped.is_blocked(x, w, per):
+            return partial(grouped.blocked_forward, y, x, w, stride, dilation, per)
+        return partial(naive.grouped_forward, y, x, w, stride, dilation, per, filters)
+    if y.dtype != np.float32:
+        return partial(naive.conv_forward, y, x, w, stride, dilation)
+    if algorithm == 'direct':
+        return direct.forward(y, x, w, stride, dilation)
+    return winograd.forward(_tile(algorithm, w, stride, dilation), y, x, w)
 
 
+@prepared
 def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0, left=0, filters=None, algorithm='direct'):
     """dx = gradient with respect to x, overwritten; dx may have any size: pixels that no window reads become 0.
 
@@ -49,20 +50,17 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
         filters = filters or dy.shape[1] * BLOCK
         per = filters // groups
         if grouped.is_depthwise(dx, w, per):
-            grouped.depthwise_backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left)
-        elif grouped.is_blocked(dx, w, per):
-            grouped.blocked_backward_data(dx, dy, w, stride, dilation, per, (mh, mw), top, left)
-        else:
-            naive.grouped_backward_data(dx, inner, w, stride, dilation, per, filters, top, left)
-    elif dx.dtype != np.float32 or dx.shape[4] != BLOCK:        # no training asks for the gradient of the picture
-        naive.conv_backward_data(dx, inner, w, stride, dilation, top, left)
-    elif algorithm == 'direct':
-        direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left)
-    else:
-        stencil = functools.partial(winograd.forward, _tile(algorithm, w, stride, dilation), turned=True)
-        direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left, stencil)
+            return partial(grouped.depthwise_backward_data, dx, dy, w, stride, dilation, (mh, mw), top, left)
+        if grouped.is_blocked(dx, w, per):
+            return partial(grouped.blocked_backward_data, dx, dy, w, stride, dilation, per, (mh, mw), top, left)
+        return partial(naive.grouped_backward_data, dx, inner, w, stride, dilation, per, filters, top, left)
+    if dx.dtype != np.float32 or dx.shape[4] != BLOCK:          # no training asks for the gradient of the picture
+        return partial(naive.conv_backward_data, dx, inner, w, stride, dilation, top, left)
+    stencil = None if algorithm == 'direct' else partial(winograd.forward, _tile(algorithm, w, stride, dilation), turned=True)
+    return direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left, stencil)
 
 
+@prepared
 def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
     """dw += gradient with respect to w; x and dy as in conv_forward (dy without margin)."""
     _check(dy, x, dw, stride, dilation, groups)
@@ -70,17 +68,15 @@ def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None,
         filters = filters or dy.shape[1] * BLOCK
         per = filters // groups
         if grouped.is_depthwise(x, dw, per):
-            grouped.depthwise_backward_weights(dw, x, dy, stride, dilation)
-        elif grouped.is_blocked(x, dw, per):
-            grouped.blocked_backward_weights(dw, x, dy, stride, dilation, per)
-        else:
-            naive.grouped_backward_weights(dw, x, dy, stride, dilation, per, filters)
-    elif dw.dtype != np.float32:
-        naive.conv_backward_weights(dw, x, dy, stride, dilation)
-    elif algorithm == 'direct':
-        direct.backward_weights(dw, x, dy, stride, dilation)
-    else:
-        winograd.backward_weights(_tile(algorithm, dw, stride, dilation), dw, x, dy)
+            return partial(grouped.depthwise_backward_weights, dw, x, dy, stride, dilation)
+        if grouped.is_blocked(x, dw, per):
+            return partial(grouped.blocked_backward_weights, dw, x, dy, stride, dilation, per)
+        return partial(naive.grouped_backward_weights, dw, x, dy, stride, dilation, per, filters)
+    if dw.dtype != np.float32:
+        return partial(naive.conv_backward_weights, dw, x, dy, stride, dilation)
+    if algorithm == 'direct':
+        return direct.backward_weights(dw, x, dy, stride, dilation)
+    return winograd.backward_weights(_tile(algorithm, dw, stride, dilation), dw, x, dy)
 
 
 def workspace_bytes(pass_, algorithm, in_channels, out_channels, k, n, h, w):

@@ -1,10 +1,13 @@
 """Copies and sums of views: channel ranges, halo boxes (as they are or in half precision), gradients of a tensor that is
 read twice."""
+from functools import partial
+
 import numpy as np
 
 from . import naive_copies as naive
 from .jit import address, call, kernel, line, row, start
 from .layout import check_maps, check_same
+from .prepared import prepared
 from .simd import tile
 
 HALVES = tile().name != 'generic'       # does this CPU have instructions for half precision?
@@ -43,10 +46,11 @@ def copy_channels(dst, dst_c, src, src_c, count, add=False):
     _copy_channels(dst, dst_c, src, src_c, count, int(add))
 
 
+@prepared
 def add(dst, src):
     """dst += src."""
     check_same(dst, src)
-    _add(dst, src)
+    return partial(_add.of(dst.dtype), dst, src)
 
 
 @kernel('f5 f5')
@@ -60,10 +64,11 @@ def _add(dst, src):
                     out[i] += a[i]
 
 
+@prepared
 def pack(buffer, view):
     """The view's elements, in its order, to the front of the flat buffer."""
     _check(buffer, view)
-    _pack(buffer, view)
+    return partial(_pack.of(view.dtype), buffer, view)
 
 
 def _check(buffer, view):
@@ -100,10 +105,11 @@ def _unpack(view, buffer, accumulate):
                         out[i] = a[i]
 
 
+@prepared
 def unpack(view, buffer, add=False):
     """The inverse of pack; with `add` the buffer is added to the view."""
     _check(buffer, view)
-    _unpack(view, buffer, int(add))
+    return partial(_unpack.of(view.dtype), view, buffer, int(add))
 
 
 def pack_half(buffer, view, factor=1.0):

@@ -1,16 +1,17 @@
 """Direct convolution in float32: which tiles the micro-kernels are called for, and the three passes as calls of them.
 
-`correlate` is the forward pass and, with turned filters, the input gradient: every output pixel is a sum over a table of
+A correlation is the forward pass and, with turned filters, the input gradient: every output pixel is a sum over a table of
 input runs in the table's order, so a pixel's value does not depend on the tile it is computed in.
 """
 import functools
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from . import native
 from .caches import caches
 from .jit import address, call, instructions, kernel
+from .phases import framed, phases_of, reach
 from .threads import get_threads, spread, streams, workspace
 from .transform import emit_transpose
 
@@ -21,111 +22,88 @@ PARTS = 8                   # that the work should have at least, to be shared b
 
 
 def forward(y, x, w, stride, dilation):
-    """y = x * w; see `convolution`."""
+    """The work of y = x * w; see `convolution`."""
     OCB, ICB, KH, KW, B, _ = w.shape
     steps = x.strides[1], x.strides[2] * dilation, x.strides[3] * dilation
     table, run = _table(ICB, KH, KW, *steps, B)
     if y.shape[2] == y.shape[3] == 1:                   # a connected layer: the samples are the pixels of a row
         y, x = y.transpose(3, 1, 2, 0, 4), x[:, :, :1, :1].transpose(3, 1, 2, 0, 4)
         stride = 1
-    correlate(y, x, stride, w.ctypes.data, w.strides[0] // 4, table, run)
+    return partial(correlation(y, x, stride, w.strides[0] // 4, table, run), w.ctypes.data, w)
 
 
 def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
-    """dx from dy that carries `margin` (rows, columns) of zeros; see `convolution`. At stride 1, `stencil(target, source, w)`
-    may do in place of the last step: target = source * turned filters.
+    """The work of dx from dy that carries `margin` (rows, columns) of zeros; see `convolution`. At stride 1, what
+    `stencil(target, source, w)` returns may do in place of the last step: target = source * turned filters.
 
     Input pixels with the same remainder modulo the stride are reached through the same taps: each such phase is a
     correlation of dy at stride 1 with those taps, turned round and transposed.
     """
     OCB, ICB, KH, KW = w.shape[:4]
+    need = reach(stride, dilation, KH, KW)
+    if margin[0] < need[0] or margin[1] < need[1]:
+        return lambda: backward_data(dx, framed(dy, margin, need), w, stride, dilation, need, top, left, stencil)()
     height, width = dy.shape[2] - 2 * margin[0], dy.shape[3] - 2 * margin[1]
-    dy, margin = framed(dy, margin, stride, dilation, KH, KW)
-    panel, = workspace('all', 0 if stencil else w.size)
 
     phases = [(r, c) for r in phases_of(stride, dilation, KH, height, top, dx.shape[2])
               for c in phases_of(stride, dilation, KW, width, left, dx.shape[3])]
+    steps, taken = [], 0
     if sum(r.pixels * c.pixels for r, c in phases) < dx.shape[2] * dx.shape[3]:
-        dx[:] = 0
+        steps.append(partial(dx.fill, 0))
     for r, c in phases:
         source = dy[:, :, margin[0] + r.source:, margin[1] + c.source:]
         target = dx[:, :, r.target:r.target + stride * r.pixels:stride, c.target:c.target + stride * c.pixels:stride]
         if stencil:
-            stencil(target, source[:, :, :r.pixels + KH - 1, :c.pixels + KW - 1], w)
+            steps.append(stencil(target, source[:, :, :r.pixels + KH - 1, :c.pixels + KW - 1], w))
             continue
         taps = _taps(r.taps, c.taps, KW)
         size = OCB * ICB * taps.size * 256
-        part, panel = panel[:size], panel[size:]
-        spread(ICB, functools.partial(turn, part, w, taps))
-        steps = source.strides[1], source.strides[2] * r.spacing, source.strides[3] * c.spacing
-        table, run = _table(OCB, len(r.taps), len(c.taps), *steps, 16)
-        correlate(target, source, 1, part.ctypes.data, part.size // ICB, table, run)
+        strides = source.strides[1], source.strides[2] * r.spacing, source.strides[3] * c.spacing
+        table, run = _table(OCB, len(r.taps), len(c.taps), *strides, 16)
+        steps.append(partial(turned, w, taps, slice(taken, taken + size), correlation(target, source, 1, size // ICB, table, run)))
+        taken += size
+    return steps[0] if len(steps) == 1 else partial(one_by_one, steps)
 
 
-def framed(dy, margin, stride, dilation, *sizes):
-    """dy with as wide a margin of zeros as filters of these sizes need, copied if it has less; and its margin."""
-    need = tuple(-(-dilation * (k - 1) // stride) for k in sizes)
-    if margin[0] >= need[0] and margin[1] >= need[1]:
-        return dy, margin
-    N, OCB, height, width = dy.shape[0], dy.shape[1], dy.shape[2] - 2 * margin[0], dy.shape[3] - 2 * margin[1]
-    shape = N, OCB, height + 2 * need[0], width + 2 * need[1], 16
-    flat, = workspace('frame', int(np.prod(shape)))
-    frame = flat.reshape(shape)
-    frame[:] = 0
-    frame[:, :, need[0]:need[0] + height, need[1]:need[1] + width] = dy[:, :, margin[0]:margin[0] + height,
-                                                                        margin[1]:margin[1] + width]
-    return frame, need
+def one_by_one(steps):
+    for step in steps:
+        step()
+
+
+def turned(w, taps, part, correlate):
+    """A correlation with the listed taps of w turned round and transposed, kept in a part of the workspace meanwhile."""
+    panel = workspace('all', w.size)[0][part]
+    spread(w.shape[1], partial(turn.of(w.dtype), panel, w, taps))
+    correlate(panel.ctypes.data)
 
 
 def backward_weights(dw, x, dy, stride, dilation):
-    """dw += ...; see `convolution`."""
+    """The work of dw += ...; see `convolution`."""
     OCB, ICB, KH = dw.shape[:3]
     pair = native.TILE.blocks
     rows = max(8, WEIGHTS_PIXELS // max(1, dy.shape[3]))
     units, groups = -(-OCB // pair) * ICB * KH, dy.shape[0] * -(-dy.shape[2] // rows)
 
-    def gather(dw, first, last, group0, group1):
-        _gather(native.outer.address, native.TILE.inputs, pair, dw, x, dy, stride, dilation, rows, first, last, group0, group1)
+    run, address_, inputs = _gather.of(dw.dtype), native.outer.address, native.TILE.inputs
+
+    def gather(dw, group0, group1, first, last):
+        run(address_, inputs, pair, dw, x, dy, stride, dilation, rows, first, last, group0, group1)
 
     if units >= PARTS or groups < PARTS:
-        spread(units, lambda first, last: gather(dw, first, last, 0, groups))
-        return
-    # few filters: threads take rows instead, in as many parts for any number of threads, so that sums do not depend on it
-    sums = workspace('all', PARTS * dw.size)[0].reshape(PARTS, *dw.shape)
+        return partial(spread, units, partial(gather, dw, 0, groups))
 
-    def part(first, last):
-        for k in range(first, last):
-            sums[k] = 0
-            gather(sums[k], 0, units, groups * k // PARTS, groups * (k + 1) // PARTS)
-    spread(PARTS, part)
-    for each in sums:
-        dw += each
+    def by_rows():
+        """Few filters: threads take rows instead, in as many parts for any number of threads, so that sums do not depend on it."""
+        sums = workspace('all', PARTS * dw.size)[0].reshape(PARTS, *dw.shape)
 
-
-@dataclass(frozen=True)
-class Phase:
-    """Along one axis, the pixels of dx with the same remainder modulo the stride."""
-    taps: tuple         # positions in the filter that read them, last first
-    spacing: int        # pixels of dy between two taps
-    target: int         # first pixel of dx ...
-    source: int         # ... and the pixel of dy under its first tap
-    pixels: int
-
-
-@functools.lru_cache(4096)
-def phases_of(stride, dilation, size, length, first, count):
-    """Phases with pixels among first ... first + count that some tap reaches from one of `length` outputs."""
-    phases = []
-    for p in range(stride):
-        taps = tuple(k for k in range(size - 1, -1, -1) if (p - k * dilation) % stride == 0)
-        # pixel stride * u + p is reached from output u + (p - k * dilation) / stride
-        start = max(0, -((p - first) // stride))
-        stop = min((length - 1) * stride + dilation * (size - 1) - p, first + count - 1 - p) // stride + 1
-        if taps and start < stop:
-            offsets = [(p - k * dilation) // stride for k in taps]
-            spacing = offsets[1] - offsets[0] if len(taps) > 1 else 1
-            phases.append(Phase(taps, spacing, stride * start + p - first, start + offsets[0], stop - start))
-    return phases
+        def part(first, last):
+            for k in range(first, last):
+                sums[k] = 0
+                gather(sums[k], groups * k // PARTS, groups * (k + 1) // PARTS, 0, units)
+        spread(PARTS, part)
+        for each in sums:
+            np.add(dw, each, out=dw)
+    return by_rows
 
 
 @functools.cache
@@ -145,21 +123,23 @@ def _table(blocks, rows, columns, block_step, row_step, column_step, B):
     return np.array([block_step, row_step, column_step]) @ grid // 4, run
 
 
-def correlate(y, x, stride, filters, b_block, table, run):
-    """Every output of y, on all threads; the arguments are those of `_correlate`."""
+def correlation(y, x, stride, b_block, table, run):
+    """A function of the filters' address (and of what else should live as long) that computes every output of y, on all
+    threads; the arguments are those of `_correlate`."""
     stream = int(streams(y))
     rows = max(4, FORWARD_PIXELS // max(1, y.shape[3]))
     groups, blocks, pair = y.shape[0] * -(-y.shape[2] // rows), y.shape[1], native.TILE.blocks
     chunk = max(1, int(PANEL * caches().l2) // (run * 64 * pair))
 
-    def part(first, last, ob0, ob1):
-        _correlate(native.multiply.address, native.TILE.pixels, pair, stream, y, x, stride, filters, b_block, table, run, rows,
-                   chunk, first, last, ob0, ob1)
+    kernel_, before, after = _correlate.of(y.dtype), (native.multiply.address, native.TILE.pixels, pair, stream, y, x, stride), (b_block, table, run, rows, chunk)
 
-    if groups >= 4 * get_threads():
-        spread(groups, lambda first, last: part(first, last, 0, blocks))
-    else:
-        spread(-(-blocks // pair), lambda first, last: part(0, groups, first * pair, min(blocks, last * pair)))
+    def by_rows(filters, *_):
+        spread(groups, lambda first, last: kernel_(*before, filters, *after, first, last, 0, blocks))
+
+    def by_blocks(filters, *_):
+        spread(-(-blocks // pair), lambda first, last: kernel_(*before, filters, *after, 0, groups, first * pair, min(blocks, last * pair)))
+
+    return by_rows if groups >= 4 * get_threads() else by_blocks
 
 
 @kernel('i i i i f5 f5 i i i n1 i i i i i i i', ['float32'])

@@ -3,59 +3,60 @@
 Per-channel arrays are (CB, 16); sums are float64 (2, CB, 16), added up piece by piece. float32 goes through vector
 instructions, a row at a time (a plane without gaps is one row), float64 through `naive_elementwise`.
 """
+from functools import partial
+
 import numpy as np
 
 from . import naive_elementwise as naive
 from .jit import address, call, inline, kernel, start
 from .layout import check_maps, check_same
 from .naive_elementwise import ACTIVATIONS
+from .prepared import prepared
 from .rows import NATIVES
 from .threads import spread, streams
 
 PIECE = 512             # pixels summed in float32
 CHUNK = 2 ** 17         # bytes written from first to last, where the whole is written from last to first
 
+
+@prepared
 def moments(sums, x, shift):
     """sums[0] = sum of x - shift over N, H, W; sums[1] = sum of its square. Overwritten."""
     check_maps(x)
     if x.dtype != np.float32:
-        naive.moments(sums, x, shift)
-        return
-    native = NATIVES['moments'].address
-    spread(x.shape[1], lambda first, last: _moments(native, sums, x, shift, first, last))
+        return partial(naive.moments, sums, x, shift)
+    return partial(spread, x.shape[1], partial(_moments.of(x.dtype), NATIVES['moments'].address, sums, x, shift))
 
 
+@prepared
 def normalize_activate(y, z, scale, shift, activation):
     """y = activation(z * scale + shift); y may be z."""
     check_same(y, z)
     if z.dtype != np.float32:
-        naive.normalize_activate(y, z, scale, shift, ACTIVATIONS.index(activation))
-        return
+        return partial(naive.normalize_activate, y, z, scale, shift, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'forward', y is not z and streams(y)].address
-    spread(z.shape[0] * z.shape[1], lambda first, last: _normalize_activate(native, y, z, scale, shift, first, last))
+    return partial(spread, z.shape[0] * z.shape[1], partial(_normalize_activate.of(z.dtype), native, y, z, scale, shift))
 
 
+@prepared
 def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, activation):
     """With da = dy * activation'(z * scale + shift): sums[0] = sum of da, sums[1] = sum of da * (z - mean) * istd over
     N, H, W. Overwritten."""
     check_same(dy, z)
     if z.dtype != np.float32:
-        naive.activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, ACTIVATIONS.index(activation))
-        return
+        return partial(naive.activate_backward_reduce, sums, dy, z, scale, shift, mean, istd, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'reduce'].address
-    spread(z.shape[1], lambda first, last: _activate_backward_reduce(native, sums, dy, z, scale, shift, mean, istd,
-                                                                     first, last))
+    return partial(spread, z.shape[1], partial(_activate_backward_reduce.of(z.dtype), native, sums, dy, z, scale, shift, mean, istd))
 
 
+@prepared
 def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
     """dz = a * da + b * z + c with da as above; dz may be dy or z."""
     check_same(dz, dy, z)
     if z.dtype != np.float32:
-        naive.activate_backward(dz, dy, z, scale, shift, a, b, c, ACTIVATIONS.index(activation))
-        return
+        return partial(naive.activate_backward, dz, dy, z, scale, shift, a, b, c, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'backward', dz is not dy and dz is not z and streams(dz)].address
-    spread(z.shape[0] * z.shape[1], lambda first, last: _activate_backward(native, dz, dy, z, scale, shift,
-                                                                                a, b, c, first, last))
+    return partial(spread, z.shape[0] * z.shape[1], partial(_activate_backward.of(z.dtype), native, dz, dy, z, scale, shift, a, b, c))
 
 
 def sgd(w, v, g, rate, momentum, decay):

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import depthwise, direct
 from .jit import address, call, kernel, start
+from .phases import framed, phases_of, reach
 from .simd import BLOCK, tile
 from .threads import spread
 
@@ -37,7 +38,9 @@ def depthwise_backward_data(dx, dy, w, stride, dilation, margin, top, left):
     """dy carries `margin` (rows, columns) of zeros. By phases, as in `direct.backward_data`, with the taps backwards."""
     KH, KW, C = w.shape[1:4]
     height, width = dy.shape[2] - 2 * margin[0], dy.shape[3] - 2 * margin[1]
-    dy, margin = direct.framed(dy, margin, stride, dilation, KH, KW)
+    need = reach(stride, dilation, KH, KW)
+    if margin[0] < need[0] or margin[1] < need[1]:
+        dy, margin = framed(dy, margin, need), need
     rows, columns, covered = _backward(C, KH, KW, stride, dilation, height, width, margin, top, left, dx.shape[2:4])
     if not covered:
         dx[:] = 0
@@ -61,7 +64,7 @@ def _backward(C, KH, KW, stride, dilation, height, width, margin, top, left, sha
     for size, length, before, first, count in zip((KH, KW), (height, width), margin, (top, left), shape):
         plans.append([[p.target, stride, p.pixels, before + p.source, p.spacing, len(p.taps), p.taps[0],
                        p.taps[1] - p.taps[0] if len(p.taps) > 1 else 0]
-                      for p in direct.phases_of(stride, dilation, size, length, first, count)])
+                      for p in phases_of(stride, dilation, size, length, first, count)])
     covered = all(sum(line[2] for line in plan) == count for plan, count in zip(plans, shape))
     return np.array(plans[0], np.int64).reshape(-1, 8), _with_natives(C, 1, plans[1]), covered
 
@@ -84,18 +87,18 @@ def depthwise_backward_weights(dw, x, dy, stride, dilation):
 
 def blocked_forward(y, x, w, stride, dilation, per):
     for out, into in _groups(x.shape[1], y.shape[1], per, w.shape[3]):
-        direct.forward(y[:, out], x[:, into], _ungrouped(w[out]), stride, dilation)
+        direct.forward(y[:, out], x[:, into], _ungrouped(w[out]), stride, dilation)()
 
 
 def blocked_backward_data(dx, dy, w, stride, dilation, per, margin, top, left):
     for out, into in _groups(dx.shape[1], dy.shape[1], per, w.shape[3]):
-        direct.backward_data(dx[:, into], dy[:, out], _ungrouped(w[out]), stride, dilation, margin, top, left)
+        direct.backward_data(dx[:, into], dy[:, out], _ungrouped(w[out]), stride, dilation, margin, top, left)()
 
 
 def blocked_backward_weights(dw, x, dy, stride, dilation, per):
     for out, into in _groups(x.shape[1], dy.shape[1], per, dw.shape[3]):
         part = np.zeros_like(_ungrouped(dw[out]))
-        direct.backward_weights(part, x[:, into], dy[:, out], stride, dilation)
+        direct.backward_weights(part, x[:, into], dy[:, out], stride, dilation)()
         dw[out] += part.transpose(0, 2, 3, 1, 4, 5).reshape(dw[out].shape)
 
 

@@ -43,8 +43,11 @@ class Kernel:
         self.fast = {}                      # the same by the dtype's character: its name takes numpy microseconds
 
     def __call__(self, *arguments):
-        dtype = arguments[self.first].dtype
-        return (self.fast.get(dtype.char) or self.compile(dtype.name))(*arguments)
+        return self.of(arguments[self.first].dtype)(*arguments)
+
+    def of(self, dtype):
+        """The compiled function for a dtype."""
+        return self.fast.get(dtype.char) or self.compile(dtype.name)
 
     def compile(self, dtype):
         dispatcher = njit(nogil=True)(self.function)

@@ -4,6 +4,7 @@ y = activation(z * scale + shift) lives in registers only: neither it nor its gr
 `elementwise` and `pools` give one after the other. p and dp are (N, CB, H, W, 16); z and dz (N, CB, H * size, W * size, 16).
 """
 import functools
+from functools import partial
 
 import numpy as np
 
@@ -13,40 +14,41 @@ from .jit import Native, address, call, instructions, kernel, start
 from .layout import check_maps, check_same
 from .maxima import first_maximum, shares
 from .naive_elementwise import ACTIVATIONS
+from .prepared import prepared
 from .simd import BLOCK, INT
 from .threads import spread, streams
 
 
+@prepared
 def normalize_activate_maxpool(p, z, scale, shift, activation, size):
     """p = the maximum of activation(z * scale + shift) over each window; a NaN in a window wins."""
     _check(p, z, size)
     if z.dtype != np.float32:
-        naive.normalize_activate_maxpool(p, z, scale, shift, ACTIVATIONS.index(activation), size)
-        return
+        return partial(naive.normalize_activate_maxpool, p, z, scale, shift, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['forward'].address
-    spread(p.shape[0] * p.shape[1], lambda first, last: _forward(native, p, z, scale, shift, size, first, last))
+    return partial(spread, p.shape[0] * p.shape[1], partial(_forward.of(z.dtype), native, p, z, scale, shift, size))
 
 
+@prepared
 def maxpool_activate_backward_reduce(sums, dp, z, scale, shift, mean, istd, activation, size):
     """With da = activation'(z * scale + shift) * dp at the first maximum of each window, 0 elsewhere: sums[0] = sum of da,
     sums[1] = sum of da * (z - mean) * istd over N, H, W. Overwritten."""
     _check(dp, z, size)
     if z.dtype != np.float32:
-        naive.maxpool_activate_backward_reduce(sums, dp, z, scale, shift, mean, istd, ACTIVATIONS.index(activation), size)
-        return
+        return partial(naive.maxpool_activate_backward_reduce, sums, dp, z, scale, shift, mean, istd, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['reduce'].address
-    spread(z.shape[1], lambda first, last: _reduce(native, sums, dp, z, scale, shift, mean, istd, size, first, last))
+    return partial(spread, z.shape[1], partial(_reduce.of(z.dtype), native, sums, dp, z, scale, shift, mean, istd, size))
 
 
+@prepared
 def maxpool_activate_backward(dz, dp, z, scale, shift, a, b, c, activation, size):
     """dz = a * da + b * z + c with da as above; dz may be z."""
     _check(dp, z, size)
     check_same(dz, z)
     if z.dtype != np.float32:
-        naive.maxpool_activate_backward(dz, dp, z, scale, shift, a, b, c, ACTIVATIONS.index(activation), size)
-        return
+        return partial(naive.maxpool_activate_backward, dz, dp, z, scale, shift, a, b, c, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['stream' if dz is not z and streams(dz) else 'backward'].address
-    spread(z.shape[0] * z.shape[1], lambda first, last: _backward(native, dz, dp, z, scale, shift, a, b, c, size, first, last))
+    return partial(spread, z.shape[0] * z.shape[1], partial(_backward.of(z.dtype), native, dz, dp, z, scale, shift, a, b, c, size))
 
 
 def _check(p, z, size):
@@ -69,8 +71,8 @@ def _natives(activation, size):
 
     def stream_windows(count, dz, dz_row, dp, z, z_row, scale, shift, a, b, c):
         stream((count, dz, dz_row, dp, z, z_row, scale, shift, a, b, c))
-    forward, reduce = (instructions(functools.partial(emit, activation, size)) for emit in (emit_forward, emit_reduce))
-    backward, stream = (instructions(functools.partial(emit_backward, activation, size, past)) for past in (False, True))
+    forward, reduce = (instructions(partial(emit, activation, size)) for emit in (emit_forward, emit_reduce))
+    backward, stream = (instructions(partial(emit_backward, activation, size, past)) for past in (False, True))
     made = {'forward': forward_windows, 'reduce': reduce_windows, 'backward': backward_windows, 'stream': stream_windows}
     return {name: Native(function, f'-{activation}-{size}') for name, function in made.items()}
 

@@ -4,6 +4,7 @@ float32 in blocks of 16 goes through vector instructions, a row of outputs at a 
 `naive_pools`, which are the definition.
 """
 import functools
+from functools import partial
 
 import numpy as np
 
@@ -11,30 +12,30 @@ from . import naive_pools as naive
 from .jit import Native, call, instructions, kernel, row, start
 from .layout import check_maps, check_same
 from .maxima import first_maximum, shares
+from .prepared import prepared
 from .simd import BLOCK, INT
 from .threads import spread, streams
 
 
+@prepared
 def maxpool_forward(y, x, size, stride):
     """y (N, CB, Ho, Wo, B) = maximum over windows of x; a NaN in a window wins."""
     _check(y, x, size, stride)
     if _plain(y):
-        naive.maxpool_forward(y, x, size, stride)
-        return
-    native = _natives(size)[0].address
-    spread(y.shape[0] * y.shape[1], lambda first, last: _forward(native, y, x, stride, first, last))
+        return partial(naive.maxpool_forward, y, x, size, stride)
+    return partial(spread, y.shape[0] * y.shape[1], partial(_forward.of(y.dtype), _natives(size)[0].address, y, x, stride))
 
 
+@prepared
 def maxpool_backward(dx, dy, x, size, stride):
     """dx is overwritten: each dy goes to the first maximum of its window in row-major order, found again in x."""
     _check(dy, x, size, stride)
     check_same(dx, x)
     if _plain(dy):
-        naive.maxpool_backward(dx, dy, x, size, stride)
-        return
+        return partial(naive.maxpool_backward, dx, dy, x, size, stride)
     covered = size == stride and dx.shape[2:4] == (dy.shape[2] * size, dy.shape[3] * size)
     native = _natives(size)[3 if covered and streams(dx) else 1 if covered else 2].address
-    spread(dy.shape[0] * dy.shape[1], lambda first, last: _backward(native, dx, dy, x, stride, int(covered), first, last))
+    return partial(spread, dy.shape[0] * dy.shape[1], partial(_backward.of(dy.dtype), native, dx, dy, x, stride, int(covered)))
 
 
 def _check(y, x, size, stride):
@@ -63,10 +64,10 @@ def _natives(size):
 
     def backward_stream(count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next):
         run_backward_stream((count, dx, dx_row, dx_step, dx_next, dy, x, x_row, x_step, x_next))
-    run_forward = instructions(functools.partial(emit_forward, size))
-    run_backward = instructions(functools.partial(emit_backward, size, 'store'))
-    run_backward_add = instructions(functools.partial(emit_backward, size, 'add'))
-    run_backward_stream = instructions(functools.partial(emit_backward, size, 'stream'))
+    run_forward = instructions(partial(emit_forward, size))
+    run_backward = instructions(partial(emit_backward, size, 'store'))
+    run_backward_add = instructions(partial(emit_backward, size, 'add'))
+    run_backward_stream = instructions(partial(emit_backward, size, 'stream'))
     return [Native(each, f'-{size}') for each in (forward, backward, backward_add, backward_stream)]
 
 

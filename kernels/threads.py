@@ -45,16 +45,17 @@ def streams(y):
 def workspace(role, *sizes):
     """Arrays of so many floats each, on cache lines, out of this thread's one buffer for `role`: it grows to the largest
     request and is overwritten by the next kernel that asks for the same role."""
+    kept = _local.__dict__.setdefault(role, {})         # the buffer, and what was made of it for each request so far
+    if sizes in kept:
+        return kept[sizes]
     lengths = [-(-size // LINE) * LINE for size in sizes]
-    buffers = _local.__dict__
-    if role not in buffers or buffers[role].size < sum(lengths) + LINE:
-        buffers[role] = None                            # free the old one first
-        buffers[role] = np.empty(sum(lengths) + LINE, np.float32)
-    buffer = buffers[role]
-    start = -buffer.ctypes.data // 4 % LINE
-    arrays = []
+    if 'buffer' not in kept or kept['buffer'].size < sum(lengths) + LINE:
+        kept.clear()                                    # free the old one first
+        kept['buffer'] = np.empty(sum(lengths) + LINE, np.float32)
+    start = -kept['buffer'].ctypes.data // 4 % LINE
+    arrays = kept[sizes] = []
     for size, length in zip(sizes, lengths):
-        arrays.append(buffer[start:start + size])
+        arrays.append(kept['buffer'][start:start + size])
         start += length
     return arrays
 

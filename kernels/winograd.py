@@ -12,11 +12,13 @@ so that one tile's elements do not fall into the same cache set.
 """
 import functools
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from . import native, winograd_loops
 from .caches import caches
+from .prepared import nothing
 from .threads import get_threads, spread, streams, workspace
 from .winograd_loops import SCRATCH, TRANSFORMS, odd_lines
 
@@ -103,62 +105,68 @@ def _offsets(blocks, together):
 
 
 def forward(m, y, x, w, turned=False):
-    """y = x * w, or with `turned` filters (blocks transposed, taps reversed) as the input gradient needs; x has two rows
-    and columns more than y."""
+    """The work of y = x * w, or with `turned` filters (blocks transposed, taps reversed) as the input gradient needs; x has
+    two rows and columns more than y."""
     n, ocb, h, width, _ = y.shape
     icb, pair = x.shape[1], native.TILE.blocks
     g = grouping('forward', m, ocb, icb, n, h, width, get_threads())
-    if not g.tiles:
-        return
     natives = _natives(m)
     outputs = natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs']
     tall, wide = -(-h // m), -(-width // m)
-    filters, V = workspace('all', *g.shared)
     plane = odd_lines(ocb * icb * 256) if g.whole else 0
-    if g.whole:
-        spread(ocb, functools.partial(winograd_loops.transform_filters, natives['filters'], m, filters, plane, w, int(turned)))
+    before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], *outputs, m, y, x, w, int(turned))
+    between = plane, g.together, g.piece, _offsets(icb, g.together), int(g.by_blocks)
+    transform, loops, scatter = (each.of(y.dtype) for each in (winograd_loops.transform_filters, winograd_loops.forward, winograd_loops.scatter))
 
-    def part(first, last, ob0, ob1):
+    def part(filters, V, first, last, ob0, ob1):
         own, M, U, scratch = workspace('own', *g.own)
-        winograd_loops.forward(native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], *outputs,
-                               m, y, x, w, int(turned), filters, plane, g.together, g.piece, _offsets(icb, g.together),
-                               int(g.by_blocks), V if g.by_blocks else own, M, U, scratch, first, last, ob0, ob1)
+        loops(*before, filters, *between, V if g.by_blocks else own, M, U, scratch, first, last, ob0, ob1)
 
-    if not g.by_blocks:
-        spread(g.groups, lambda first, last: part(first, last, 0, ocb))
-        return
-    for group in range(g.groups):
-        spread(icb, lambda first, last: winograd_loops.scatter(natives['inputs'], m, m + 2, x, tall, wide, group, g.together, V,
-                                                               *workspace('edge', SCRATCH), first, last))
-        spread(-(-ocb // pair), lambda first, last: part(group, group + 1, first * pair, min(ocb, last * pair)))
+    def fill(V, group, first, last):
+        scatter(natives['inputs'], m, m + 2, x, tall, wide, group, g.together, V, *workspace('edge', SCRATCH), first, last)
+
+    def run():
+        shared = filters, V = workspace('all', *g.shared)
+        if g.whole:
+            spread(ocb, partial(transform, natives['filters'], m, filters, plane, w, int(turned)))
+        if not g.by_blocks:
+            spread(g.groups, lambda first, last: part(*shared, first, last, 0, ocb))
+            return
+        for group in range(g.groups):
+            spread(icb, partial(fill, V, group))
+            spread(-(-ocb // pair), lambda first, last: part(*shared, group, group + 1, first * pair, min(ocb, last * pair)))
+
+    return run if g.tiles else nothing
 
 
 def backward_weights(m, dw, x, dy):
-    """dw += gradient of the filters."""
+    """The work of dw += gradient of the filters."""
     n, ocb, h, width, _ = dy.shape
     icb, pair = x.shape[1], native.TILE.blocks
     g = grouping('backward_weights', m, ocb, icb, n, h, width, get_threads())
-    if not g.tiles:
-        return
     natives = _natives(m)
     tall, wide = -(-h // m), -(-width // m)
-    shared = workspace('all', *g.shared)
+    loops, scatter = winograd_loops.backward_weights.of(dw.dtype), winograd_loops.scatter.of(dw.dtype)
+    before = (native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'], natives['filter gradients'], m, dw, x, dy,
+              g.together, g.piece, int(g.by_blocks))
 
-    def fill(first, last):
+    def fill(shared, first, last):
         """Blocks first ... last of V and, counted on, of Z."""
         scratch, = workspace('edge', SCRATCH)
         for name, size, source, target, b0, b1 in (('inputs', m + 2, x, shared[0], first, min(last, icb)),
                                                    ('gradients', m, dy, shared[1], max(0, first - icb), last - icb)):
             if b0 < b1:
-                winograd_loops.scatter(natives[name], m, size, source, tall, wide, 0, g.together, target, scratch, b0, b1)
+                scatter(natives[name], m, size, source, tall, wide, 0, g.together, target, scratch, b0, b1)
 
-    def part(first, last):
+    def part(shared, first, last):
         V, Z, U, scratch = workspace('own', *g.own)
         V, Z = shared if g.by_blocks else (V, Z)
-        winograd_loops.backward_weights(native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
-                                        natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(g.by_blocks),
-                                        V, Z, U, scratch, first * pair, min(ocb, last * pair))
+        loops(*before, V, Z, U, scratch, first * pair, min(ocb, last * pair))
 
-    if g.by_blocks:
-        spread(icb + ocb, fill)
-    spread(-(-ocb // pair), part)
+    def run():
+        shared = workspace('all', *g.shared)
+        if g.by_blocks:
+            spread(icb + ocb, partial(fill, shared))
+        spread(-(-ocb // pair), partial(part, shared))
+
+    return run if g.tiles else nothing

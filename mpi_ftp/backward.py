@@ -26,15 +26,15 @@ class Target:
 
 @dataclass
 class Step:
-    """The backward pass of one layer: regions and views. pieces: (dz, xs) of parts of the region, for the gradient of weights."""
+    """The backward pass of one layer: regions, views, and the calls on them. data: takes the gradients of inputs, None where nobody wants one; pieces:
+    take the gradient of weights, each that of a part of the region."""
     region: object
     boxes: tuple
-    xs: list
-    pieces: list
-    dz_with_margin: object
     margins: list
     unfinish: object
     targets: list
+    data: object
+    pieces: list
 
 
 class BackwardPass:
@@ -80,11 +80,14 @@ class BackwardPass:
             into = buffers.tile(arena, ('add', index, k)).array if adds else view
             origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
             targets.append(Target(source, box, into, view if adds else None, adds or box != self.d[source].region, origin))
-        pieces = []
-        if layer.tensors:
+        pieces, data = [], None
+        if layer.tensors and not region.empty:
             for piece in halves(region) if self.twice and index == self.run.plan.start else [region]:
-                pieces.append((dz[piece], [tile and tile[need] for tile, need in zip(tiles, layer.needs(piece))]))
-        return Step(region, (region, needs), xs, pieces, dz and dz[with_margin(layer, region)], margins, unfinish, targets)
+                pieces.append(layer.ready_backward_weights(dz[piece], [tile and tile[need] for tile, need in zip(tiles, layer.needs(piece))], state))
+        if any(targets) and not layer.is_head and not region.empty:
+            dxs, origins = [t and t.into for t in targets], [t and t.origin for t in targets]
+            data = layer.ready_backward_data(dxs, dz[with_margin(layer, region)], xs, origins, state)
+        return Step(region, (region, needs), margins, unfinish, [t for t in targets if t], data, pieces)
 
     def begin(self, touched=()):
         """A new pass, in which `touched` tensors already hold gradients."""
@@ -115,9 +118,9 @@ class BackwardPass:
         self.arrived.discard(index)
         if index in self.cut:
             exchange, owned = self.cut[index]
-            exchange.start_backward(self.d[index])
+            exchange.start_backward(owned, self.d[index])
             meanwhile()
-            exchange.finish_backward(owned, self.d[index])
+            exchange.finish()
 
     def data(self, index):
         """The gradients of a layer's inputs."""
@@ -125,26 +128,24 @@ class BackwardPass:
         if step.region.empty:
             return
         state.boxes = step.boxes
-        targets = [t for t in step.targets if t]
-        for target in targets:
+        for target in step.targets:
             if target.partial and target.source not in self.touched and target.source not in self.arrived:
                 self.d[target.source].array[...] = 0
         if layer.is_head:
-            for target in targets:
+            for target in step.targets:
                 Tile(target.box, target.into).set_plain(target.box, self.run.model.seeds[index])
-        elif targets:
-            layer.backward_data([t and t.into for t in step.targets], step.dz_with_margin, step.xs, [t and t.origin for t in step.targets], state)
-        for target in targets:
+        elif step.data:
+            step.data()
+        for target in step.targets:
             if target.sum is not None:
                 kernels.add(target.sum, target.into)
             self.touched.add(target.source)
 
     def weights(self, index, piece=None):
         """The gradients of a layer's weights: in all, or of its first piece or its second."""
-        layer, step = self.run.network.layers[index], self.steps[index]
-        if not step.region.empty:
-            for dz, xs in step.pieces if piece is None else step.pieces[piece:piece + 1]:
-                layer.backward_weights(dz, xs, self.run.states[index])
+        pieces = self.steps[index].pieces
+        for work in pieces if piece is None else pieces[piece:piece + 1]:
+            work()
 
 
 def halves(region, rows=4):

@@ -1,7 +1,10 @@
 """Moves tiles from one layout to another. Forward copies; backward is the transpose: it adds.
 
-Everything is decided in the constructor: who sends which box to whom (box ∩ box is a box, so one message per peer), buffers, requests.
+Who sends which box to whom is decided in the constructor (box ∩ box is a box, so one message per peer), views and requests when tiles are first
+given: a step gives the same ones again. A box without gaps in its tile leaves from there, and arrives there, without a copy.
 """
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -11,14 +14,37 @@ from .half import message, narrow, widen
 from .tile import outside, storage_shape
 
 
+@dataclass
+class Journey:
+    """Messages between two tiles, and the calls around them. arrays: of the tiles, kept so that nothing else comes to lie at their addresses."""
+    arrays: tuple
+    messages: object
+    before: list        # fill what is sent
+    meanwhile: list     # for what does not travel
+    after: list         # empty what has arrived
+
+    def start(self):
+        for work in self.before:
+            work()
+        self.messages.start()
+        for work in self.meanwhile:
+            work()
+
+    def finish(self):
+        self.messages.wait()
+        for work in self.after:
+            work()
+
+
 class Exchange:
     """owned layout -> held layout. `src` is a partition; `dst` may overlap and reach past the tensor (padding).
 
-    half: what travels is rounded to half precision; what stays is not.
+    half: what travels is rounded to half precision; what stays is not. One direction is under way at a time.
     """
 
     def __init__(self, comm, src, dst, pad_value=0.0, block=16, dtype=np.float32, tag=0, half=False):
         me = comm.rank
+        self.comm, self.tag, self.half = comm, tag, half
         self.src, self.dst = src[me], dst[me]
         self.pad_value = pad_value
         self.keeps = self.src & self.dst                       # what does not travel
@@ -26,56 +52,82 @@ class Exchange:
         self.sends = [(q, box) for q, r in enumerate(dst) if q != me and not (box := self.src & r).empty]
         self.receives = [(p, box) for p, r in enumerate(src) if p != me and not (box := self.dst & r).empty]
         self.identity = all(a == b for a, b in zip(src, dst))
-        self.pack, self.unpack = (narrow, widen) if half else (kernels.pack, kernels.unpack)
+        self.pack, self.unpack = (partial(partial, narrow), partial(partial, widen)) if half else (kernels.pack.ready, kernels.unpack.ready)
         self.out, self.into = ([message(size) if half else np.empty(size, dtype) for size in (prod(storage_shape(box, block)) for _, box in boxes)]
                                for boxes in (self.sends, self.receives))
-        sends, receives = ([(peer, a) for (peer, _), a in zip(boxes, arrays)]
-                           for boxes, arrays in ((self.sends, self.out), (self.receives, self.into)))
-        self.there = comm.messages(sends, receives, tag)
-        self.back = comm.messages(receives, sends, tag)
+        self.journeys, self.journey = {}, None                 # by direction and tiles; the one that was begun last
 
     @property
     def bytes_sent(self):
         return sum(a.nbytes for a in self.out)
 
     def start_forward(self, x, y):
-        """Begin to fill y (held) from x (owned): own part and padding at once, the rest in finish_forward."""
-        for (_, box), buffer in zip(self.sends, self.out):
-            self.pack(buffer, x[box])
-        self.there.start()
-        if not self.keeps.empty:
-            y[self.keeps][...] = x[self.keeps]
-        for box in self.padding:
-            y[box][...] = self.pad_value
+        """Begin to fill y (held) from x (owned): own part and padding at once, the rest in `finish`."""
+        self._start(self._there, x, y)
 
-    def finish_forward(self, y):
-        self.there.wait()
-        for (_, box), buffer in zip(self.receives, self.into):
-            self.unpack(y[box], buffer)
+    def start_backward(self, dx, dy, add=False):
+        """Begin to send the gradients of what was received back to the owners. `finish` writes dx (owned) = (or +=) the sum of all copies'
+        gradients, in rank order so that it is reproducible."""
+        self._start(self._back, dx, dy, add)
 
-    def start_backward(self, dy):
-        """Begin to send the gradients of what was received back to the owners."""
-        for (_, box), buffer in zip(self.receives, self.into):
-            self.pack(buffer, dy[box])
-        self.back.start()
+    def finish(self):
+        """Wait for what was begun, and bring it to its place."""
+        self.journey.finish()
 
-    def finish_backward(self, dx, dy, add=False):
-        """dx (owned) = (or +=) the sum of all copies' gradients, in rank order so that it is reproducible."""
-        self.back.wait()
-        if not add:
-            dx.array[...] = 0
-        if not self.keeps.empty:
-            kernels.add(dx[self.keeps], dy[self.keeps])
-        for (_, box), buffer in zip(self.sends, self.out):
-            self.unpack(dx[box], buffer, add=True)
-
-    def poll(self, forward=True):
-        (self.there if forward else self.back).poll()
+    def poll(self):
+        """Let what was begun progress."""
+        if self.journey:
+            self.journey.messages.poll()
 
     def forward(self, x, y):
         self.start_forward(x, y)
-        self.finish_forward(y)
+        self.finish()
 
     def backward(self, dx, dy, add=False):
-        self.start_backward(dy)
-        self.finish_backward(dx, dy, add)
+        self.start_backward(dx, dy, add)
+        self.finish()
+
+    def _start(self, make, a, b, *options):
+        key = make.__name__, id(a.array), id(b.array), *options
+        if key not in self.journeys:
+            self.journeys[key] = make(a, b, *options)
+        self.journey = self.journeys[key]
+        self.journey.start()
+
+    def _there(self, x, y):
+        """The Journey of tiles."""
+        sends, before = self._leaving(self.sends, self.out, x)
+        receives, after = [], []
+        for (peer, box), buffer in zip(self.receives, self.into):
+            if self._gapless(y[box]):
+                buffer = y[box]
+            else:
+                after.append(self.unpack(y[box], buffer))
+            receives.append((peer, buffer))
+        meanwhile = [partial(np.copyto, y[self.keeps], x[self.keeps])] if not self.keeps.empty else []
+        meanwhile += [partial(y[box].fill, self.pad_value) for box in self.padding]
+        return Journey((x.array, y.array), self.comm.messages(sends, receives, self.tag), before, meanwhile, after)
+
+    def _back(self, dx, dy, add):
+        """The Journey of gradients."""
+        sends, before = self._leaving(self.receives, self.into, dy)
+        after = [] if add else [partial(dx.array.fill, 0)]
+        if not self.keeps.empty:
+            after.append(kernels.add.ready(dx[self.keeps], dy[self.keeps]))
+        after += [self.unpack(dx[box], buffer, add=True) for (_, box), buffer in zip(self.sends, self.out)]
+        receives = [(peer, buffer) for (peer, _), buffer in zip(self.sends, self.out)]
+        return Journey((dx.array, dy.array), self.comm.messages(sends, receives, self.tag), before, [], after)
+
+    def _leaving(self, boxes, buffers, tile):
+        """([(peer, array to send)], calls that fill the arrays); a box that goes to several peers is packed once."""
+        sends, before, packed = [], [], {}
+        for (peer, box), buffer in zip(boxes, buffers):
+            if box not in packed:
+                gapless = self._gapless(tile[box])
+                packed[box] = tile[box] if gapless else buffer
+                before += [] if gapless else [self.pack(buffer, tile[box])]
+            sends.append((peer, packed[box]))
+        return sends, before
+
+    def _gapless(self, view):
+        return view.flags.c_contiguous and not self.half

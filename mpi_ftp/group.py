@@ -43,9 +43,9 @@ class GroupRun:
             self.d = self.back.d
 
     def waits_twice(self):
-        """Whether gradients return to another host, after which the layer before asks for sums."""
-        return any(self.model.overlaps(peer) for source, exchange in self.returns.items() if source not in self.buffers.direct
-                   for peer, _ in exchange.receives + exchange.sends)
+        """Whether gradients return to another host, after which a layer before asks for sums: a part of the work is kept to be done meanwhile."""
+        return any(self.model.overlaps(peer) and self.model.asks_for_sums(source) for source, exchange in self.returns.items()
+                   if source not in self.buffers.direct for peer, _ in exchange.receives + exchange.sends)
 
     def aliases(self):
         """Inputs that are read where another group wrote them."""
@@ -129,7 +129,7 @@ class GroupRun:
     def finish_inputs(self):
         for source, exchange in self.exchanges.items():
             if source not in self.buffers.aliased:
-                exchange.finish_forward(self.tiles[source])
+                exchange.finish()
 
     def forward(self, picture=None):
         """picture: the Tile of the mini-batch's part that this rank reads."""
@@ -193,12 +193,12 @@ class GroupRun:
                 continue
             if source not in touched:
                 self.d[source].array[...] = 0
-            exchange.start_backward(self.d[source])
+            exchange.start_backward(self.model.gradient_tile(source), self.d[source], add=True)
 
     def receive_gradients(self):
         for source, exchange in self.returns.items():
             if source not in self.buffers.direct:
-                self.model.receive_gradient(source, exchange, self.d[source])
+                self.model.receive_gradient(source, exchange)
 
 
 def tile_of(state):

@@ -45,7 +45,7 @@ class Model:
         self.states = {layer.index: self._state(layer, training and not frozen) for layer in network.layers}
         buffers = group_buffers(network, plan, self.layouts, self.shares, comm.rank, self.dtype, training)
         self.arena = Arena([b for group in buffers for b in group.declare()], pages)
-        self.groups, self.home = [], {}
+        self.groups, self.home, self.parts = [], {}, {}
         for group, shares, mine in zip(plan.groups, self.shares, buffers):
             run = (PartedRun if group.parted else GroupRun)(self, group, self.layouts, shares, mine, self.arena)
             self.groups.append(run)
@@ -89,6 +89,11 @@ class Model:
         """Whether to compute while a message of this rank is under way."""
         return self.overlap == 'always' or (self.overlap and not self.comm.same_host(peer))
 
+    def asks_for_sums(self, index):
+        """Whether the group of layer `index` sums over ranks, for batch norm, on its way back from there."""
+        layers = [i for i in self.home[index].layers if i <= index and self.network.layers[i].normalize and self.states[i].live]
+        return any(self.parameters.comms[i].size > 1 for i in layers if i in self.parameters.comms)
+
     def whole(self, index):
         """The box of tensor `index` over the mini-batch."""
         return Region.whole(self.network.tensor_shape(index, self.plan.batch))
@@ -107,17 +112,26 @@ class Model:
 
     def owned_tile(self, index):
         """This rank's own part of a layer's output, as a view of the tile that its group writes."""
-        region = self.layouts[index][self.comm.rank]
-        return Tile(region, self.home[index].tiles[index][region])
+        return self._owned(index, self.home[index].tiles[index])
 
-    def receive_gradient(self, source, exchange, d):
+    def gradient_tile(self, index):
+        """The gradient of `owned_tile`, as a view of the tile that its group reads."""
+        return self._owned(index, self.home[index].d[index])
+
+    def _owned(self, index, tile):
+        """The part of a layer's tile that this rank owns: the same object in every step."""
+        key = index, id(tile)
+        if key not in self.parts:
+            region = self.layouts[index][self.comm.rank]
+            self.parts[key] = Tile(region, tile[region])
+        return self.parts[key]
+
+    def receive_gradient(self, source, exchange):
         """Add what a group returns for one of its inputs to the gradient of the layer that made it."""
-        home = self.home[source].d[source]
         if source not in self.arrived:
-            home.array[...] = 0
+            self.home[source].d[source].array.fill(0)
             self.arrived.add(source)
-        region = self.layouts[source][self.comm.rank]
-        exchange.finish_backward(Tile(region, home[region]), d, add=True)
+        exchange.finish()
 
     def at_head(self, index, cells, source, output):
         """A head's input is ready: take the loss and its gradient, or Darknet's layer output."""

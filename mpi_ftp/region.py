@@ -30,7 +30,8 @@ class Region:
 
     @property
     def empty(self):
-        return any(b <= a for a, b in zip(self.lo, self.hi))
+        (a, b, c, d), (e, f, g, h) = self.lo, self.hi       # asked many times in a step: a loop takes three times as long
+        return e <= a or f <= b or g <= c or h <= d
 
     def __and__(self, other):
         """The intersection; `NOTHING` when there is none."""

@@ -6,10 +6,9 @@ from .layers import norm
 
 @dataclass
 class Use:
-    """A layer applied to one box: output view, input views, (box, boxes it reads)."""
-    out: object
-    xs: list
+    """A layer applied to one box: (box, boxes it reads), and the call on its views; None where there is nothing to compute."""
     boxes: tuple
+    work: object
 
 
 class Tape:
@@ -51,9 +50,11 @@ class Tape:
         return self.pads.get((index, k)) or self.tiles.get(self.run.network.layers[index].inputs[k])
 
     def use(self, index, box):
-        needs = tuple(self.run.network.layers[index].needs(box))
-        xs = [self.source(index, k)[need] for k, need in enumerate(needs)]
-        return Use(self.z[index][box], xs, (box, needs))
+        layer = self.run.network.layers[index]
+        needs = tuple(layer.needs(box))
+        xs, out = [self.source(index, k)[need] for k, need in enumerate(needs)], self.z[index][box]
+        work = layer.ready_forward(out, xs, self.run.states[index]) if out.size and not layer.is_head else None
+        return Use((box, needs), work)
 
     def compute(self, index, uses):
         run = self.run
@@ -65,9 +66,9 @@ class Tape:
                 inside = copy.region & run.model.whole(layer.inputs[k])
                 copy[inside][...] = original[inside]
         for use in uses:
-            if use.out.size:
+            if use.work:
                 state.boxes = use.boxes
-                layer.forward(use.out, use.xs, state)
+                use.work()
 
     def finish(self, index, again=False):
         """Norm and activation where the layer has them, then the padding that readers expect."""

@@ -103,3 +103,22 @@ def test_half_precision_rounds_what_travels(kind):
         full.backward(dx, y)
         half.backward(dw, y)
         np.testing.assert_allclose(dw.array, dx.array, rtol=2 ** -9, atol=factor * 1e-5)
+
+
+@pytest.mark.mpi(2, 3)
+def test_boxes_without_gaps_travel_without_a_copy():
+    """Filters of one sample: each rank's are sent from its tile and received in their places; what goes to several ranks is one array."""
+    comm = comm_module.world()
+    shape = 1, 32 * comm.size, 4, 5
+    src = Layout.cut(shape, ((0, 1), balanced(shape[1], comm.size, 16), (0, 4), (0, 5)), comm.size)
+    exchange = Exchange(comm, src, Layout(shape, (Region.whole(shape),) * comm.size), dtype=np.float32, tag=7)
+    for turn in (1, 2):
+        for x, y in ((Tile.zeros(exchange.src), Tile.zeros(exchange.dst)), (Tile.zeros(exchange.src), Tile.zeros(exchange.dst))):
+            x.array[...] = comm.rank + turn
+            exchange.forward(x, y)
+            assert not exchange.journey.before and not exchange.journey.after
+            for rank, box in enumerate(src):
+                assert (y[box] == rank + turn).all()
+            dx = Tile.zeros(exchange.src)
+            exchange.backward(dx, y)
+            assert not exchange.journey.before and (dx.array == comm.size * (comm.rank + turn)).all()

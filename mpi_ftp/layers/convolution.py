@@ -76,17 +76,26 @@ class Convolution(Layer):
         grouped = {'groups': self.local_groups(state), 'filters': state.channels[1] - state.channels[0]} if self.groups > 1 else {}
         return {'dilation': self.rows.dilation, **grouped, **state.algorithm.get(pass_, {})}
 
-    def forward(self, z, xs, state):
-        kernels.conv_forward(z, xs[0], state.weights['filters'], self.rows.stride, **self.options(state, 'forward'))
+    def ready_forward(self, z, xs, state):
+        return kernels.conv_forward.ready(z, xs[0], state.weights['filters'], self.rows.stride, **self.options(state, 'forward'))
 
-    def backward_data(self, dxs, dz, xs, origins, state):
+    def ready_backward_data(self, dxs, dz, xs, origins, state):
         """dz carries `margin` zeros on each side; origins: where dx begins, from the first pixel that dz's first output reads."""
         top, left = origins[0]
-        kernels.conv_backward_data(dxs[0], dz, state.weights['filters'], self.rows.stride, margin=self.margin, top=top, left=left,
-                                   **self.options(state, 'backward_data'))
+        return kernels.conv_backward_data.ready(dxs[0], dz, state.weights['filters'], self.rows.stride, margin=self.margin, top=top, left=left,
+                                                **self.options(state, 'backward_data'))
+
+    def ready_backward_weights(self, dz, xs, state):
+        return kernels.conv_backward_weights.ready(state.grads['filters'], xs[0], dz, self.rows.stride, **self.options(state, 'backward_weights'))
+
+    def forward(self, z, xs, state):
+        self.ready_forward(z, xs, state)()
+
+    def backward_data(self, dxs, dz, xs, origins, state):
+        self.ready_backward_data(dxs, dz, xs, origins, state)()
 
     def backward_weights(self, dz, xs, state):
-        kernels.conv_backward_weights(state.grads['filters'], xs[0], dz, self.rows.stride, **self.options(state, 'backward_weights'))
+        self.ready_backward_weights(dz, xs, state)()
 
 
 class Connected(Convolution):

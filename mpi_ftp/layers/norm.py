@@ -38,18 +38,20 @@ class Finish:
     """
 
     def __init__(self, layer, state, y, z, computed, owned, pool=1):
-        self.layer, self.state, self.pool = layer, state, pool
-        self.views = self.owned = None
+        self.layer, self.state = layer, state
+        self.moments = self.work = None
         self.total, self.channels = np.zeros((2,) + state.coefficients), computed.shape[1]
         if not state.present:
             return
         saved = saved_arrays(state)
         if not computed.empty:
             part = rows(computed, state)
-            self.views = y[shrunk(computed, pool)], z[computed], saved['scale'][part], saved['shift'][part]
+            self.y, views = y[shrunk(computed, pool)], (z[computed], saved['scale'][part], saved['shift'][part], layer.activation)
+            self.work = (kernels.normalize_activate_maxpool.ready(self.y, *views, pool) if pool > 1 else
+                         kernels.normalize_activate.ready(self.y, *views))
         if layer.normalize and not owned.empty:
             part = rows(owned, state)
-            self.owned = z[owned], state.weights['mean'][part], part
+            self.moments = filled(self.total, part, kernels.moments, z[owned], state.weights['mean'][part])
 
     def __call__(self, again=False):
         """again: the moments are known."""
@@ -59,11 +61,11 @@ class Finish:
 
     def sums(self):
         """Sums of z and z² over owned pixels (float64), shifted by the running mean so that nothing cancels."""
-        if not self.owned:
+        if self.moments:
+            self.moments()
+        else:
             self.total[...] = 0
-            return self.total
-        z, rolling, part = self.owned
-        return filled(self.total, part, kernels.moments, z, rolling)
+        return self.total
 
     def settle(self, sums):
         """Mean and biased variance of the whole output from every rank's sums; the running statistics follow them."""
@@ -76,31 +78,29 @@ class Finish:
 
     def apply(self):
         layer, state, weights = self.layer, self.state, self.state.weights
-        if not self.views:
+        if not self.work:
             return
         if not layer.normalize:
             set_coefficients(state, bias=weights.get('bias'))
         elif not state.live:
             set_coefficients(state, weights['mean'], weights['variance'], weights['scale'], weights['bias'])
-        y, z, scale, shift = self.views
-        if self.pool > 1:
-            kernels.normalize_activate_maxpool(y, z, scale, shift, layer.activation, self.pool)
-        else:
-            kernels.normalize_activate(y, z, scale, shift, layer.activation)
+        self.work()
         if layer.activation == 'logistic':
-            clear_padded_lanes(y, self.channels)
+            clear_padded_lanes(self.y, self.channels)
 
 
 def filled(total, part, kernel, *arguments):
-    """`total` with the sums that a kernel writes for the channel blocks `part`, and zeros for the others."""
+    """A function that fills `total` with the sums that a kernel writes for the channel blocks `part`, and zeros for the others."""
     if part == slice(0, total.shape[1]):
-        kernel(total, *arguments)
-        return total
-    total[...] = 0
+        return kernel.ready(total, *arguments)
     mine = np.zeros((2,) + total[0, part].shape)
-    kernel(mine, *arguments)
-    total[:, part] = mine
-    return total
+    work = kernel.ready(mine, *arguments)
+
+    def fill():
+        total[...] = 0
+        work()
+        total[:, part] = mine
+    return fill
 
 
 def saved_arrays(state):
@@ -128,21 +128,24 @@ class Unfinish:
     """
 
     def __init__(self, layer, state, dz, dy, z, region, owned, pool=1):
-        self.layer, self.state, self.pool = layer, state, pool
+        self.layer, self.state = layer, state
         z = dy if z is None else z              # linear without norm: z does not matter and was not kept
         self.corrected, self.under_way = layer.normalize and state.live, None
         boxes = [(owned, True)] + [(box, False) for box in region.minus(owned)] if self.corrected else [(region, False)]
-        self.total, self.parts, self.whole = np.zeros((2,) + state.coefficients), [], None
+        self.total, self.parts, self.reduce = np.zeros((2,) + state.coefficients), [], None
+        options = (layer.activation,) + (pool,) * (pool > 1)
+        backward = kernels.maxpool_activate_backward if pool > 1 else kernels.activate_backward
+        reduce = kernels.maxpool_activate_backward_reduce if pool > 1 else kernels.activate_backward_reduce
         if state.present:
             saved = saved_arrays(state)
             for box, corrected in boxes:
                 if not box.empty:
                     names = ('scale', 'shift', 'scale') + (('slope', 'level') if corrected else ('zero', 'zero'))
-                    self.parts.append((dz[box], dy[shrunk(box, pool)], z[box], *(saved[name][rows(box, state)] for name in names)))
+                    self.parts.append(backward.ready(dz[box], dy[shrunk(box, pool)], z[box], *(saved[name][rows(box, state)] for name in names), *options))
             if not region.empty:
                 part = rows(region, state)
-                self.whole = (part, dy[shrunk(region, pool)], z[region], *(saved[name][part] for name in ('scale', 'shift', 'mean', 'istd')))
-        self.options = (layer.activation,) + (pool,) * (pool > 1)
+                arguments = dy[shrunk(region, pool)], z[region], *(saved[name][part] for name in ('scale', 'shift', 'mean', 'istd')), *options
+                self.reduce = filled(self.total, part, reduce, *arguments)
 
     def __call__(self, meanwhile=None):
         """meanwhile: called while the sums travel."""
@@ -154,11 +157,11 @@ class Unfinish:
 
     def sums(self):
         """Sums over `region` (float64) of the gradient before the activation, plain and times the normalised z."""
-        if not self.whole:
+        if self.reduce:
+            self.reduce()
+        else:
             self.total[...] = 0
-            return self.total
-        reduce = kernels.maxpool_activate_backward_reduce if self.pool > 1 else kernels.activate_backward_reduce
-        return filled(self.total, self.whole[0], reduce, *self.whole[1:], *self.options)
+        return self.total
 
     def settle(self, sums):
         """Gradients of gamma and beta; with live moments, what every owned pixel's dz is corrected by."""
@@ -184,6 +187,5 @@ class Unfinish:
             kernels.correct_moments(saved['slope'], saved['level'], sums, saved['scale'], saved['istd'], saved['mean'], state.pixels)
 
     def apply(self):
-        backward = kernels.maxpool_activate_backward if self.pool > 1 else kernels.activate_backward
-        for views in self.parts:
-            backward(*views, *self.options)
+        for work in self.parts:
+            work()

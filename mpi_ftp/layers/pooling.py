@@ -34,11 +34,17 @@ class MaxPool(Layer):
     def flops(self, region):
         return region.size * self.window.size ** 2
 
+    def ready_forward(self, y, xs, state):
+        return kernels.maxpool_forward.ready(y, xs[0], self.window.size, self.window.stride)
+
+    def ready_backward_data(self, dxs, dy, xs, origins, state):
+        return kernels.maxpool_backward.ready(dxs[0], dy, xs[0], self.window.size, self.window.stride)
+
     def forward(self, y, xs, state):
-        kernels.maxpool_forward(y, xs[0], self.window.size, self.window.stride)
+        self.ready_forward(y, xs, state)()
 
     def backward_data(self, dxs, dy, xs, origins, state):
-        kernels.maxpool_backward(dxs[0], dy, xs[0], self.window.size, self.window.stride)
+        self.ready_backward_data(dxs, dy, xs, origins, state)()
 
 
 class AveragePool(Layer):
