@@ -1,18 +1,9 @@
-"""Copies and sums of views: channel ranges, halo boxes (as they are or in half precision), gradients of a tensor that is
-read twice."""
+"""Copies and sums of views: channel ranges, halo boxes, gradients of a tensor that is read twice."""
 from functools import partial
 
-import numpy as np
-
-from . import naive_copies as naive
-from .jit import address, call, kernel, line, row, start
+from .jit import kernel, line, row
 from .layout import check_maps, check_same
 from .prepared import prepared
-from .simd import tile
-
-HALVES = tile().name != 'generic'       # does this CPU have instructions for half precision?
-if HALVES:
-    from . import halves
 
 
 @kernel('f5 i f5 i i i')
@@ -67,11 +58,12 @@ def _add(dst, src):
 @prepared
 def pack(buffer, view):
     """The view's elements, in its order, to the front of the flat buffer."""
-    _check(buffer, view)
+    check_room(buffer, view)
     return partial(_pack.of(view.dtype), buffer, view)
 
 
-def _check(buffer, view):
+def check_room(buffer, view):
+    """Raise ValueError unless a flat buffer holds as many numbers as a map has."""
     check_maps(view)
     if buffer.size < view.size:
         raise ValueError(f'a buffer of {buffer.size} elements is too small for a view of {view.shape}')
@@ -108,57 +100,5 @@ def _unpack(view, buffer, accumulate):
 @prepared
 def unpack(view, buffer, add=False):
     """The inverse of pack; with `add` the buffer is added to the view."""
-    _check(buffer, view)
+    check_room(buffer, view)
     return partial(_unpack.of(view.dtype), view, buffer, int(add))
-
-
-def pack_half(buffer, view, factor=1.0):
-    """The view's elements times `factor`, in its order, to the front of the flat buffer in half precision: float16, or uint16 that
-    holds the same bits (MPI knows no float16).
-
-    Rounded to nearest even: relative error 2^-11 from 6e-5 to 65504, absolute error 3e-8 below; beyond 65520 infinite. A power
-    of two as factor (its inverse goes to unpack_half) moves small gradients into that range and rounds nothing itself.
-    """
-    _check(buffer, view)
-    bits = _bits(buffer)
-    if not HALVES or view.dtype != np.float32:
-        naive.pack_half(bits, view, factor)
-    else:
-        _pack_half(halves.narrow.address, bits, view, np.array([factor], np.float32))
-
-
-def unpack_half(view, buffer, add=False, factor=1.0):
-    """The inverse of pack_half; with `add` the buffer is added to the view."""
-    _check(buffer, view)
-    bits = _bits(buffer)
-    if not HALVES or view.dtype != np.float32:
-        naive.unpack_half(view, bits, add, factor)
-    else:
-        native = halves.widen_add if add else halves.widen
-        _unpack_half(native.address, view, bits, np.array([factor], np.float32))
-
-
-def _bits(buffer):
-    if buffer.dtype not in (np.float16, np.uint16):
-        raise ValueError(f'a buffer of float16 or uint16 is expected, not of {buffer.dtype}')
-    return buffer.view(np.uint16)
-
-
-@kernel('i h1 f5 c1', ['float32'])
-def _pack_half(native, bits, view, factor):
-    N, CB, H, W, B = view.shape
-    for n in range(N):
-        for b in range(CB):
-            for h in range(H):
-                at = ((n * CB + b) * H + h) * W * B
-                call(native, (W * B, address(bits) + 2 * at, start(view, n, b, h), address(factor)))
-
-
-@kernel('i f5 h1 c1', ['float32'])
-def _unpack_half(native, view, bits, factor):
-    N, CB, H, W, B = view.shape
-    for n in range(N):
-        for b in range(CB):
-            for h in range(H):
-                at = ((n * CB + b) * H + h) * W * B
-                call(native, (W * B, start(view, n, b, h), address(bits) + 2 * at, address(factor)))

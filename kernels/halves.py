@@ -16,6 +16,19 @@ def emit_narrow(e, count, halves, floats, factor):
     _emit(e, count, halves, HALF, floats, FLOAT, vector)
 
 
+def emit_narrow_rest(e, count, halves, floats, factors):
+    """halves = floats * the first factor, as in emit_narrow; floats += halves * the second: what rounding takes away, where that is minus the inverse."""
+    inverse = e.b.ptrtoint(e.at(e.pointer(factors), 1), INT)
+
+    def vector(width, halves, floats):
+        value = e.load(floats, width=width)
+        rounded = e.b.fptrunc(e.b.fmul(value, _factor(e, factors, width)), ir.VectorType(HALF, width))
+        e.b.store(rounded, halves, align=2)
+        lost = e.b.fmul(e.b.fpext(rounded, ir.VectorType(FLOAT, width)), _factor(e, inverse, width))
+        e.b.store(e.b.fadd(value, lost), floats, align=4)
+    _emit(e, count, halves, HALF, floats, FLOAT, vector)
+
+
 def emit_widen(e, count, floats, halves, factor):
     """floats = halves * factor."""
     def vector(width, floats, halves):
@@ -50,12 +63,17 @@ def _emit(e, count, target, to, source, of, vector):
     e.loop(e.b.srem(count, INT(e.width)), state, some(1))
 
 
-_narrow, _widen, _widen_add = (instructions(emit) for emit in (emit_narrow, emit_widen, emit_widen_add))
+_narrow, _narrow_rest, _widen, _widen_add = (instructions(emit) for emit in (emit_narrow, emit_narrow_rest, emit_widen, emit_widen_add))
 
 
 @Native
 def narrow(count, halves, floats, factor):
     _narrow((count, halves, floats, factor))
+
+
+@Native
+def narrow_rest(count, halves, floats, factors):
+    _narrow_rest((count, halves, floats, factors))
 
 
 @Native

@@ -15,7 +15,7 @@ from .caches import caches
 from .simd import Emitter, tile
 
 MODULES = ('naive naive_elementwise naive_pools native direct grouped winograd_loops elementwise pools naive_pooled pooled '
-           'statistics copies rearrange image team').split()
+           'statistics copies half rearrange image team').split()
 KERNELS = []                                # every Kernel and Native, in order of definition
 
 inline = njit(nogil=True)                   # a helper called by kernels; compiled with its caller

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .half import line, message, narrow_with_error, widen
+from . import kernels
 from .region import balanced
 
 LINE = 16                   # numbers: parts begin at whole cache lines
@@ -93,29 +93,36 @@ class HalfHop(Hop):
     """A hop whose messages are half as large; what rounding took away is added to the same part of the next sum."""
 
     def _buffers(self, scratch, others):
-        self.errors = [np.zeros_like(part) for part in self.parts]
-        self.out = {i: message(part.size) for i, part in enumerate(self.parts) if part.size}
-        self.terms = {i: message(self.mine.size) for i in others if self.mine.size}
+        self.out = {i: kernels.message(part.size) for i, part in enumerate(self.parts) if part.size}
+        self.terms = {i: kernels.message(self.mine.size) for i in others if self.mine.size}
+        self.narrows = {i: kernels.narrow_with_error.ready(message, self.parts[i], np.zeros_like(self.parts[i])) for i, message in self.out.items()}
+        self.adds = [kernels.widen.ready(as_map(self.mine), self.terms[i], add=True) for i in sorted(self.terms)]
+        self.widens = [kernels.widen.ready(as_map(self.parts[i]), message) for i, message in self.out.items()]
         return self.out, self.terms, {i: self.out[self.place] for i in self.terms}
 
     def start_collect(self):
-        for i, buffer in self.out.items():
+        for i, narrow in self.narrows.items():
             if i != self.place:
-                narrow_with_error(buffer, self.parts[i], self.errors[i])
+                narrow()
         self.collect.start()
 
     def add(self):
-        for i in sorted(self.terms):
-            widen(line(self.mine), self.terms[i], add=True)
+        for add in self.adds:
+            add()
 
     def start_share(self):
         if self.place in self.out:
-            narrow_with_error(self.out[self.place], self.mine, self.errors[self.place])
+            self.narrows[self.place]()
         self.share.start()
 
     def finish_share(self):
-        for i, buffer in self.out.items():                       # its owner, too, goes on with what the others can know
-            widen(line(self.parts[i]), buffer)
+        for widen in self.widens:                                # its owner, too, goes on with what the others can know
+            widen()
+
+
+def as_map(flat):
+    """A flat array as the map that kernels take."""
+    return flat.reshape(1, 1, 1, flat.size, 1)
 
 
 def room(found, size):

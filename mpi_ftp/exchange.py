@@ -10,7 +10,6 @@ from math import prod
 import numpy as np
 
 from . import kernels
-from .half import message, narrow, widen
 from .tile import outside, storage_shape
 
 
@@ -52,8 +51,8 @@ class Exchange:
         self.sends = [(q, box) for q, r in enumerate(dst) if q != me and not (box := self.src & r).empty]
         self.receives = [(p, box) for p, r in enumerate(src) if p != me and not (box := self.dst & r).empty]
         self.identity = all(a == b for a, b in zip(src, dst))
-        self.pack, self.unpack = (partial(partial, narrow), partial(partial, widen)) if half else (kernels.pack.ready, kernels.unpack.ready)
-        self.out, self.into = ([message(size) if half else np.empty(size, dtype) for size in (prod(storage_shape(box, block)) for _, box in boxes)]
+        self.pack, self.unpack = (kernels.narrow.ready, kernels.widen.ready) if half else (kernels.pack.ready, kernels.unpack.ready)
+        self.out, self.into = ([kernels.message(size) if half else np.empty(size, dtype) for size in (prod(storage_shape(box, block)) for _, box in boxes)]
                                for boxes in (self.sends, self.receives))
         self.journeys, self.journey = {}, None                 # by direction and tiles; the one that was begun last
 

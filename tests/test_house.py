@@ -10,7 +10,7 @@ FLOORS = [set(floor.split()) for floor in (
     'tile',
     'cfg layers',
     'network',
-    'half allreduce reduction',
+    'allreduce reduction',
     'geometry subtiles step_buffers memory curves buffers parameters algorithm_times layer_times tables machine extents layer_cost part_cost message_cost cost plan ways shares space dynamic refine footprint budget search',
     'launcher waiting small_sum comm exchange link_times collective_times measuring',
     'tape backward group parted model',

@@ -189,48 +189,6 @@ def test_add_pack_unpack(dtype, shape):
 
 
 @DTYPES
-@pytest.mark.parametrize('buffer', ['float16', 'uint16'])
-@pytest.mark.parametrize('shape', [(2, 2, 3, 5, 16), (1, 3, 1, 37, 16), (2, 3, 7, 1, 16), (2, 1, 4, 7, 3), (2, 1, 0, 3, 16)])
-def test_half(dtype, buffer, shape):
-    rng = np.random.default_rng(7)
-    a, b = view(shape, dtype, rng), view(shape, dtype, rng)
-    a *= 10 ** rng.uniform(-9, 1, shape)
-    flat = np.full(a.size + 3, 7, buffer)
-    kernels.pack_half(flat, a)
-    want = a.astype(np.float16)
-    np.testing.assert_array_equal(flat[:a.size].view(np.float16), want.ravel())
-    assert (flat[a.size:] == 7).all()
-    before = b.copy()
-    kernels.unpack_half(b, flat, add=True)
-    np.testing.assert_array_equal(b, before + want.astype(dtype))
-    kernels.unpack_half(b, flat)
-    np.testing.assert_array_equal(b, want)
-    assert (np.abs(b - a) <= np.maximum(np.abs(a) * 2. ** -11, 2. ** -25)).all()
-
-    # small gradients keep their digits behind a factor
-    kernels.pack_half(flat, a, 2. ** 10)
-    kernels.unpack_half(b, flat, factor=2. ** -10)
-    np.testing.assert_array_equal(b, (a * 2 ** 10).astype(np.float16).astype(dtype) / 2 ** 10)
-    assert (np.abs(b - a) <= np.maximum(np.abs(a) * 2. ** -11, 2. ** -35)).all()
-
-
-@DTYPES
-def test_half_at_the_ends(dtype):
-    a = np.array([65504, 65519, 65521, -1e9, np.inf, -np.inf, np.nan, -0.0, 2 ** -25, 1.5 * 2 ** -25, 1e-30, 1, 1 + 2 ** -11,
-                  1 + 3 * 2 ** -11, -2 ** -14, 3], dtype).reshape(1, 1, 1, 1, 16)
-    want = np.array([65504, 65504, np.inf, -np.inf, np.inf, -np.inf, np.nan, -0.0, 0, 2 ** -24, 0, 1, 1, 1 + 2 ** -9, -2 ** -14, 3])
-    flat, b = np.empty(16, np.uint16), np.empty_like(a)
-    kernels.pack_half(flat, a)
-    kernels.unpack_half(b, flat)
-    np.testing.assert_array_equal(b.ravel(), want)
-    assert np.signbit(b[0, 0, 0, 0, 7])
-    with pytest.raises(ValueError, match='float16 or uint16'):
-        kernels.pack_half(a.ravel().copy(), a)
-    with pytest.raises(ValueError, match='too small'):
-        kernels.pack_half(flat[1:], a)
-
-
-@DTYPES
 @pytest.mark.parametrize('size', [0, 1, 37])
 def test_sgd(dtype, size):
     rng = np.random.default_rng(6)
