@@ -60,7 +60,8 @@ def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
         size = OCB * ICB * taps.size * 256
         strides = source.strides[1], source.strides[2] * r.spacing, source.strides[3] * c.spacing
         table, run = _table(OCB, len(r.taps), len(c.taps), *strides, 16)
-        steps.append(partial(turned, w, taps, slice(taken, taken + size), correlation(target, source, 1, size // ICB, table, run)))
+        correlate = correlation(target, source, 1, size // ICB, table, run)
+        steps.append(partial(turned, w, taps, slice(taken, taken + size), correlate))
         taken += size
     return steps[0] if len(steps) == 1 else partial(one_by_one, steps)
 
@@ -84,10 +85,10 @@ def backward_weights(dw, x, dy, stride, dilation):
     rows = max(8, WEIGHTS_PIXELS // max(1, dy.shape[3]))
     units, groups = -(-OCB // pair) * ICB * KH, dy.shape[0] * -(-dy.shape[2] // rows)
 
-    run, address_, inputs = _gather.of(dw.dtype), native.outer.address, native.TILE.inputs
+    compute, outer, inputs = _gather.of(dw.dtype), native.outer.address, native.TILE.inputs
 
     def gather(dw, group0, group1, first, last):
-        run(address_, inputs, pair, dw, x, dy, stride, dilation, rows, first, last, group0, group1)
+        compute(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last, group0, group1)
 
     if units >= PARTS or groups < PARTS:
         return partial(spread, units, partial(gather, dw, 0, groups))
@@ -131,13 +132,15 @@ def correlation(y, x, stride, b_block, table, run):
     groups, blocks, pair = y.shape[0] * -(-y.shape[2] // rows), y.shape[1], native.TILE.blocks
     chunk = max(1, int(PANEL * caches().l2) // (run * 64 * pair))
 
-    kernel_, before, after = _correlate.of(y.dtype), (native.multiply.address, native.TILE.pixels, pair, stream, y, x, stride), (b_block, table, run, rows, chunk)
+    compute, before = _correlate.of(y.dtype), (native.multiply.address, native.TILE.pixels, pair, stream, y, x, stride)
+    after = b_block, table, run, rows, chunk
 
     def by_rows(filters, *_):
-        spread(groups, lambda first, last: kernel_(*before, filters, *after, first, last, 0, blocks))
+        spread(groups, lambda first, last: compute(*before, filters, *after, first, last, 0, blocks))
 
     def by_blocks(filters, *_):
-        spread(-(-blocks // pair), lambda first, last: kernel_(*before, filters, *after, 0, groups, first * pair, min(blocks, last * pair)))
+        spread(-(-blocks // pair),
+               lambda first, last: compute(*before, filters, *after, 0, groups, first * pair, min(blocks, last * pair)))
 
     return by_rows if groups >= 4 * get_threads() else by_blocks
 

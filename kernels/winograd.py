@@ -114,9 +114,11 @@ def forward(m, y, x, w, turned=False):
     outputs = natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs']
     tall, wide = -(-h // m), -(-width // m)
     plane = odd_lines(ocb * icb * 256) if g.whole else 0
-    before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], *outputs, m, y, x, w, int(turned))
+    before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], *outputs, m, y, x, w,
+              int(turned))
     between = plane, g.together, g.piece, _offsets(icb, g.together), int(g.by_blocks)
-    transform, loops, scatter = (each.of(y.dtype) for each in (winograd_loops.transform_filters, winograd_loops.forward, winograd_loops.scatter))
+    transform, loops, scatter = (each.of(y.dtype) for each in (winograd_loops.transform_filters, winograd_loops.forward,
+                                                               winograd_loops.scatter))
 
     def part(filters, V, first, last, ob0, ob1):
         own, M, U, scratch = workspace('own', *g.own)
@@ -147,8 +149,8 @@ def backward_weights(m, dw, x, dy):
     natives = _natives(m)
     tall, wide = -(-h // m), -(-width // m)
     loops, scatter = winograd_loops.backward_weights.of(dw.dtype), winograd_loops.scatter.of(dw.dtype)
-    before = (native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'], natives['filter gradients'], m, dw, x, dy,
-              g.together, g.piece, int(g.by_blocks))
+    before = (native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
+              natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(g.by_blocks))
 
     def fill(shared, first, last):
         """Blocks first ... last of V and, counted on, of Z."""
