@@ -113,9 +113,9 @@ class CostModel:
                 if self.network.layers[index].tensors:
                     count, ranks = self.layers.held_weights(extents, self.network.layers[index])
                     total, waiting = total + float(count[0]), waiting + float(count[0]) * ITEM
-                    sent += 2 * (1 - 1 / float(ranks[0])) * float(count[0]) * ITEM
+                    sent += 2 * (1 - 1 / float(ranks[0])) * float(count[0]) * ITEM * self.machine.gradients
                     if waiting >= BUCKET or index == weighted[0]:
-                        took = self.machine.sum_seconds(waiting, int(ranks[0]))
+                        took = self.machine.sum_seconds(waiting * self.machine.gradients, int(ranks[0]))
                         free, busy, waiting = max(free, clock) + took, busy + took, 0
             free = max(free, clock) + row['back']
         outlasting = max(0.0, free - clock)

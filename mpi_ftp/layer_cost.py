@@ -58,7 +58,7 @@ class LayerCosts:
             found['again'] = self.again(layer, extents, forward, wanted)
             if layer.tensors:
                 found['weights'] = self.update(found['held'])
-                found['sums'] = each(lambda count, ranks: self.machine.sum_seconds(count * ITEM, int(ranks)), found['held'], ranks)
+                found['sums'] = each(lambda count, ranks: self.machine.sum_seconds(count * ITEM * self.machine.gradients, int(ranks)), found['held'], ranks)
             kept = any(Needs.input_again(self.network.layers[r]) for r in self.network.readers[index]) + Needs.z_again(layer)
             found['tape'] = kept * ITEM * prod(most(extents.computed[index]))
         else:                               # a forward pass keeps nothing: what a layer works on

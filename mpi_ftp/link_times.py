@@ -9,7 +9,7 @@ import numpy as np
 from .collective_times import PATIENCE
 
 SMALL, LARGE = 256, 1 << 20            # bytes
-STRETCHES, STRETCH = 8, .1              # of computing without a sum: how many, seconds
+STRETCHES, STRETCH = 6, .1              # of computing without a sum: how many, seconds
 
 
 def ping_pong(comm, a, b, nbytes):
@@ -47,10 +47,11 @@ def link(comm, pair):
     return latency, LARGE / max(1e-9, long - latency)
 
 
-def strain(comm, run, sum_seconds):
+def strain(comm, run, sum_seconds, before):
     """(seconds of run() on this rank while all ranks run it and nobody waits, seconds more that they lose when they add up a few numbers after each, beyond
-    `sum_seconds` and the slowest's pace) (collective)."""
-    own = pace(comm, run)
+    `sum_seconds` and the slowest's pace) (collective). before: such seconds, measured a while ago; the less of both counts, as what slows a machine down
+    for a moment is something else."""
+    own = min(before, pace(comm, run))
     return own, max(0.0, once(comm, run) - comm.maximum(own) - sum_seconds)
 
 

@@ -11,6 +11,7 @@ from .files import replacing
 from .tables import against_ranks, by_ranks
 
 DEFAULT_LINK = 60e-6, 117e6             # seconds, bytes a second: 1 Gbit/s Ethernet, assumed where no second host was there to measure
+PRECISIONS = {'full': 1.0, 'half': 0.5}         # bytes that travel, of those of a tile
 TABLES = 'sums', 'fewer', 'gathers', 'scatters', 'algorithms', 'sources'
 
 
@@ -26,7 +27,7 @@ class Machine:
     compute at once, beyond what cores and speeds say; meeting: seconds that they lose each time they wait for each other, beyond the message's;
     picture: seconds to prepare a pixel of the input. note: where the figures come from.
     algorithms: rows for kernels.set_rates. signature: of what was measured, see measuring.signature; empty for figures that nobody measured.
-    sources: ((constant, where it comes from), …) of such figures.
+    sources: ((constant, where it comes from), …) of such figures. halos, gradients: the part of their bytes that travels, of a job, see `sending`.
     """
     curves: tuple
     copy: float = 5e-11
@@ -56,6 +57,8 @@ class Machine:
     algorithms: tuple = ()
     signature: str = ''
     sources: tuple = ()
+    halos: float = 1.0
+    gradients: float = 1.0
 
     def curve(self, layer, pass_):
         """Seconds of a pass of a network's layer against output pixels, or None where the layer has no such pass."""
@@ -67,6 +70,10 @@ class Machine:
             return self
         fewer = self.fewer + tuple((len(self.hosts), *point) for point in self.sums) if len(set(self.hosts)) == len(self.hosts) else ()
         return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=(), fewer=fewer, strain=1.0, meeting=0.0)
+
+    def sending(self, halos, gradients):
+        """This machine for a job that sends halos and gradients in 'full' or 'half' precision."""
+        return replace(self, halos=PRECISIONS[halos], gradients=PRECISIONS[gradients])
 
     def host(self, rank):
         """The name of a rank's host, or its number where names are not known."""

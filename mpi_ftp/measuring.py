@@ -23,7 +23,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     from . import algorithm_times, kernels
     from .collective_times import together
     from .layer_times import ROOM, memory_rates, times, work
-    from .link_times import link, strain
+    from .link_times import link, pace, strain
     here = comm.host_comm()
     cores = usable_cores()
     threads = kernel_threads()
@@ -44,9 +44,10 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     gathered = comm.gather((comm.host, curves, rates, throttling(min(here.size, cores), threads)))
     pairs = comm.broadcast(_pairs([g[0] for g in gathered]) if gathered else None)
     links = {name: link(comm, pair) for name, pair in pairs.items() if pair}
+    before = pace(comm, run) if comm.size > 1 else 0.0
     done, strains = together(comm, thorough, lambda share: progress(layers + (1 - layers) * share)) if comm.size > 1 else {}, []
     if comm.size > 1:
-        strains = comm.gather((*strain(comm, run, done['sums'][0][1]), alone, times_))
+        strains = comm.gather((*strain(comm, run, done['sums'][0][1], before), alone, times_))
     progress(1.0)
     del run
     forget()

@@ -56,7 +56,7 @@ class MessageCosts:
             if self.training:
                 back += self.wire((sizes_back - overlap(returns, mine)) * moved[:, None], owners, peers) * (arriving.max(1) > 0)
             came |= arriving.max(1) > 0
-            halo, messages = halo + arriving.max(1) * ITEM, np.maximum(messages, peers * (arriving.max(1) > 0))
+            halo, messages = halo + arriving.max(1) * (ITEM * self.machine.halos), np.maximum(messages, peers * (arriving.max(1) > 0))
         seconds = (copied * self.pace[:copied.shape[1]]).max(1) * (ITEM * self.machine.copy)
         if not self.one_host:
             seconds = seconds + halo * (self.machine.labour * self.pace.max())
@@ -78,7 +78,7 @@ class MessageCosts:
         busiest = np.maximum(came.max(1), came.sum(1) // owners)
         latency, bandwidth = self.machine.link
         packing = 2 * busiest * (ITEM * self.machine.copy * self.pace.max())
-        seconds = latency + self.machine.meeting + peers * self.machine.overhead + busiest * (ITEM / bandwidth) + packing + 2 * self.machine.call
+        seconds = latency + self.machine.meeting + peers * self.machine.overhead + busiest * (ITEM * self.machine.halos / bandwidth) + packing + 2 * self.machine.call
         return np.where(busiest > 0, seconds, 0.0)
 
 

@@ -88,7 +88,7 @@ def plan_again(world, network, batch, job, plan, machine, watch, course=Course()
 def known_machine(world, network, batch, job, room):
     """The job's machine file, measured and written again where it belongs to another processor, library or number of threads; else measured (collective)."""
     if not job.machine:
-        return measure(world, network, batch, room=room)
+        return measure(world, network, batch, room=room).sending(job.halos, job.gradients)
     machine = read_machine(job.machine)
     if machine.signature and world.broadcast(machine.signature != signature()):
         if world.rank == 0:
@@ -97,7 +97,7 @@ def known_machine(world, network, batch, job, room):
         if world.rank == 0:
             write_machine(job.machine, machine)
         world.barrier()
-    return machine
+    return machine.sending(job.halos, job.gradients)
 
 
 def picture_seconds(side=256):

@@ -55,6 +55,7 @@ def run(args):
     machine = read_machine(job.machine) if job.machine else measure(world, network, max(args.batches), 4.0)
     if args.profile and world.rank == 0:
         Path(args.profile).write_text(json.dumps(machine.to_json(), indent=1))
+    machine = machine.sending(job.halos, job.gradients)
     planned = [plans_of(world, network, batch, counts, names, args.sweep, machine) for batch in args.batches]
     rows, plans = [], []
     for batch, (by_count, by_name) in zip(args.batches, planned):

@@ -19,7 +19,7 @@ from .planning import UNLIMITED, given, mini_batch
 from .search import find_plan
 from .session import load_kernels, losses_of
 
-KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'layout', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd'
+KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'layout', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd', 'halos', 'gradients'
 HEADERS = .94               # of a link's bits that are not headers
 
 
@@ -132,10 +132,10 @@ def machine_of(job, network, batch):
         machine = read_machine(job.machine)
         kernels.set_winograd(job.winograd)
         kernels.set_rates(machine.algorithms)
-        return machine
+        return machine.sending(job.halos, job.gradients)
     import h5py  # noqa: F401  (a run has it in memory, too)
     load_kernels(Alone(), job, losses_of(network))
-    return measure(Alone(), network, batch)
+    return measure(Alone(), network, batch).sending(job.halos, job.gradients)
 
 
 def positive(text):

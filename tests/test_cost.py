@@ -144,6 +144,17 @@ def test_messages_between_hosts_are_work_as_far_as_it_is_not_done_while_waiting(
     assert price(1e-7, hosts=(0, 0)) == price(0.0, hosts=(0, 0))
 
 
+def test_half_precision_is_priced_as_half_the_bytes(tmp_path):
+    network = network_of(tmp_path)
+    plan = by_hand(network, 2, 1, (1, 2), per_layer(network))
+    machine = made_up_machine(2, host_link=(1e-9, 1e5), hosts=(0, 0))               # where nothing hides
+    full, halos, sums = (CostModel(network, machine.sending(*how), 1, 2).price(plan) for how in (('full', 'full'), ('half', 'full'), ('full', 'half')))
+    assert halos.parts['exchange'] == pytest.approx(.5 * full.parts['exchange'], rel=.02)
+    assert [row['halo_bytes'] for row in halos.groups] == [row['halo_bytes'] // 2 for row in full.groups]
+    assert sums.parts['gradient_sums'] == pytest.approx(.5 * full.parts['gradient_sums'], rel=.1) and sums.parts['exchange'] == full.parts['exchange']
+    assert halos.parts['forward'] == sums.parts['forward'] == full.parts['forward'] and halos.parts['norm_sums'] == full.parts['norm_sums']
+
+
 def test_a_cut_along_filters_holds_and_sums_fewer_weights(tmp_path):
     network = network_of(tmp_path)
     model = CostModel(network, made_up_machine(2), 1, 2)
