@@ -93,32 +93,25 @@ def narrow_with_error(message, values, error):
 
 @kernel('i h1 f5 c1', ['float32'])
 def _pack_half(native, bits, view, factor):
-    _rows_to_halves(native, bits, view, factor)
+    _by_rows(native, bits, view, factor, True)
 
 
 @kernel('i f5 h1 c1', ['float32'])
 def _unpack_half(native, view, bits, factor):
-    _rows_from_halves(native, view, bits, factor)
+    _by_rows(native, bits, view, factor, False)
 
 
 @inline
-def _rows_to_halves(native, bits, view, factor):
+def _by_rows(native, bits, view, factor, narrows):
+    """Rows of a map to halves, or back."""
     N, CB, H, W, B = view.shape
     for n in range(N):
         for b in range(CB):
             for h in range(H):
                 at = ((n * CB + b) * H + h) * W * B
-                call(native, (W * B, address(bits) + 2 * at, start(view, n, b, h), address(factor)))
-
-
-@inline
-def _rows_from_halves(native, view, bits, factor):
-    N, CB, H, W, B = view.shape
-    for n in range(N):
-        for b in range(CB):
-            for h in range(H):
-                at = ((n * CB + b) * H + h) * W * B
-                call(native, (W * B, start(view, n, b, h), address(bits) + 2 * at, address(factor)))
+                there, here = address(bits) + 2 * at, start(view, n, b, h)
+                target, source = (there, here) if narrows else (here, there)
+                call(native, (W * B, target, source, address(factor)))
 
 
 @inline
@@ -149,14 +142,14 @@ def _narrow(native, header, bits, view):
                 most = max(most, _largest(line(view, n, b, h)))
     scale = header.view(np.float32)
     scale[0] = _scale_of(most)
-    _rows_to_halves(native, bits, view, scale)
+    _by_rows(native, bits, view, scale, True)
 
 
 @kernel('i f5 h1 h1', ['float32'])
 def _widen(native, view, header, bits):
     factor = np.empty(1, np.float32)
     factor[0] = 1 / header.view(np.float32)[0]
-    _rows_from_halves(native, view, bits, factor)
+    _by_rows(native, bits, view, factor, False)
 
 
 @kernel('i h1 h1 c1 c1', ['float32'])

@@ -1,6 +1,6 @@
 """Runs consecutive layers on one rank's tiles, with no halo exchange inside: forward, and backward with or without recomputing.
 
-The constructor builds every view; forward and backward only walk them.
+The constructor builds every view but those of exchanges, which follow in the first step; forward and backward only walk them.
 """
 from functools import partial
 

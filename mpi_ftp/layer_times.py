@@ -111,11 +111,12 @@ def work(network, batch, ranks, seconds_=.002):
     box = Region((0, 0, 0, 0), (1, layer.out_shape[0], *rows))
     bench.pool.used = 0
     xs = [bench.pool.tile(need, network.block(source)).array for need, source in zip(layer.needs(box), layer.inputs)]
-    z, times_ = bench.pool.tile(box, network.block(layer.index)).array, max(1, round(seconds_ / once))
+    forward = layer.ready_forward(bench.pool.tile(box, network.block(layer.index)).array, xs, bench.state)
+    times_ = max(1, round(seconds_ / once))
 
     def run():
         for _ in range(times_):
-            layer.forward(z, xs, bench.state)
+            forward()
     run()
     return run, typical([seconds(run) for _ in range(5)]), times_
 
@@ -168,7 +169,7 @@ class Bench:
         xs = [pool.tile(need, block).array for need, block in zip(needs, blocks)]
         z, state.boxes, state.pixels = pool.tile(box, out), (box, tuple(needs)), samples * rows * columns
         self.cool()
-        took = {'forward': seconds(layer.forward, z.array, xs, state)}
+        took = {'forward': seconds(layer.ready_forward(z.array, xs, state))}
         dz = z
         if layer.two_phase:
             y, dy = pool.tile(box, out), pool.tile(box, out)
@@ -183,9 +184,9 @@ class Bench:
         if any(source >= 0 for source in layer.inputs):
             dxs = [pool.tile(need, block).array for need, block in zip(needs, blocks)]
             self.cool()
-            took['backward_data'] = seconds(layer.backward_data, dxs, dz.array, xs, [(0, 0)] * len(xs), state)
+            took['backward_data'] = seconds(layer.ready_backward_data(dxs, dz.array, xs, [(0, 0)] * len(xs), state))
         if layer.tensors:
-            took['backward_weights'] = seconds(layer.backward_weights, dz[box], xs, state)
+            took['backward_weights'] = seconds(layer.ready_backward_weights(dz[box], xs, state))
         return took
 
     def pooled(self, box, y, z, dy, dz, size):

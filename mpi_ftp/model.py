@@ -112,19 +112,18 @@ class Model:
 
     def owned_tile(self, index):
         """This rank's own part of a layer's output, as a view of the tile that its group writes."""
-        return self._owned(index, self.home[index].tiles[index])
+        return self._owned(index, 'tiles')
 
     def gradient_tile(self, index):
         """The gradient of `owned_tile`, as a view of the tile that its group reads."""
-        return self._owned(index, self.home[index].d[index])
+        return self._owned(index, 'd')
 
-    def _owned(self, index, tile):
-        """The part of a layer's tile that this rank owns: the same object in every step."""
-        key = index, id(tile)
-        if key not in self.parts:
+    def _owned(self, index, which):
+        """The part of one of a layer's tiles that this rank owns: the same object in every step."""
+        if (index, which) not in self.parts:
             region = self.layouts[index][self.comm.rank]
-            self.parts[key] = Tile(region, tile[region])
-        return self.parts[key]
+            self.parts[index, which] = Tile(region, getattr(self.home[index], which)[index][region])
+        return self.parts[index, which]
 
     def receive_gradient(self, source, exchange):
         """Add what a group returns for one of its inputs to the gradient of the layer that made it."""

@@ -30,7 +30,7 @@ class Region:
 
     @property
     def empty(self):
-        (a, b, c, d), (e, f, g, h) = self.lo, self.hi       # asked many times in a step: a loop takes three times as long
+        (a, b, c, d), (e, f, g, h) = self.lo, self.hi       # asked many times while a model is built: a loop takes five times as long
         return e <= a or f <= b or g <= c or h <= d
 
     def __and__(self, other):

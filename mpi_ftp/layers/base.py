@@ -6,7 +6,9 @@ whose regions were chosen with that geometry ("valid" windows only), outputs fir
     forward(z, xs, state)                     any box of the output from the boxes of the inputs it needs
     backward_data(dxs, dz, xs, origins, state)  gradient of the inputs (None: not wanted)
     backward_weights(dz, xs, state)           adds to the gradient of the filters
-    ready_forward(…), …                         a function that makes this call, whenever and as often as one likes
+
+A step makes the same calls with the same views again and again: it has them from ready_forward, ready_backward_data and ready_backward_weights, which
+take these arguments and return a function without any. A layer that can decide something beforehand has only these.
 
 Where `two_phase`, norm.Finish (y from z) follows forward and norm.Unfinish (dz from dy) precedes the backward calls; elsewhere z is y.
 A layer knows nothing of ranks: sums over ranks go through `state.reduce`.
@@ -53,8 +55,6 @@ class Layer:
 
     def backward_weights(self, dy, xs, state):
         """Layers without filters have nothing to add."""
-
-    # the same calls to be made in every step with the same views: what can be decided beforehand is
 
     def ready_forward(self, z, xs, state):
         return partial(self.forward, z, xs, state)

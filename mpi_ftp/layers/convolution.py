@@ -88,15 +88,6 @@ class Convolution(Layer):
     def ready_backward_weights(self, dz, xs, state):
         return kernels.conv_backward_weights.ready(state.grads['filters'], xs[0], dz, self.rows.stride, **self.options(state, 'backward_weights'))
 
-    def forward(self, z, xs, state):
-        self.ready_forward(z, xs, state)()
-
-    def backward_data(self, dxs, dz, xs, origins, state):
-        self.ready_backward_data(dxs, dz, xs, origins, state)()
-
-    def backward_weights(self, dz, xs, state):
-        self.ready_backward_weights(dz, xs, state)()
-
 
 class Connected(Convolution):
     """Every output reads the whole input."""

@@ -40,12 +40,6 @@ class MaxPool(Layer):
     def ready_backward_data(self, dxs, dy, xs, origins, state):
         return kernels.maxpool_backward.ready(dxs[0], dy, xs[0], self.window.size, self.window.stride)
 
-    def forward(self, y, xs, state):
-        self.ready_forward(y, xs, state)()
-
-    def backward_data(self, dxs, dy, xs, origins, state):
-        self.ready_backward_data(dxs, dy, xs, origins, state)()
-
 
 class AveragePool(Layer):
     """The mean of each channel's whole map."""
