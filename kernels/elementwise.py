@@ -60,7 +60,7 @@ def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
 
 
 def sgd(w, v, g, rate, momentum, decay):
-    """Flat arrays: v = momentum * v + g + decay * w, then w -= rate * v."""
+    """Flat arrays: v = momentum * v + g + decay * w, then w -= rate * v, and g = 0."""
     spread(-(-w.size // 4096), lambda first, last: _sgd(*(part[first * 4096:last * 4096] for part in (w, v, g)),
                                                         rate, momentum, decay))
 
@@ -141,3 +141,4 @@ def _sgd(w, v, g, rate, momentum, decay):
     for i in range(w.size):
         v[i] = momentum * v[i] + g[i] + decay * w[i]
         w[i] -= rate * v[i]
+        g[i] = 0

@@ -163,7 +163,7 @@ class Sum:
         while self.at < len(self.rounds):
             _, messages, finish = self.rounds[self.at]
             if block:
-                messages.wait()
+                messages.wait(kind='gradients')
             elif not messages.poll():
                 return False
             finish()

@@ -3,11 +3,11 @@ from dataclasses import dataclass
 
 from . import kernels
 from .buffers import with_margin
-from .comm import do_nothing
 from .geometry import gradient_box
 from .layers import norm
 from .network import PICTURE
 from .tile import Tile
+from .waiting import do_nothing
 
 
 @dataclass
@@ -120,7 +120,7 @@ class BackwardPass:
             exchange, owned = self.cut[index]
             exchange.start_backward(owned, self.d[index])
             meanwhile()
-            exchange.finish()
+            exchange.finish(self.run.model.poll)
 
     def data(self, index):
         """The gradients of a layer's inputs."""

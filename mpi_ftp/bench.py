@@ -93,11 +93,9 @@ class Ours:
         return taken
 
     def step(self):
-        parameters = self.model.parameters
-        parameters.zero_gradients()
         self.model.forward(self.picture, self.truths, seen=1 << 20)
         self.model.backward(reduce=False)
-        parameters.step(1e-5 / self.batch, .9, 5e-4 * self.batch)
+        self.model.optimizer.step(1e-5 / self.batch, .9, 5e-4 * self.batch)
 
 
 class Opponent:

@@ -9,7 +9,7 @@ from functools import partial
 
 from .errors import LauncherError
 from .launcher import asked_ranks, launched
-from .waiting import Messages, cores, exact_pauses, until, waited
+from .waiting import Messages, cores, do_nothing, exact_pauses, until, waited
 
 DIRECT, FEW = 64 << 10, 16      # bytes and ranks up to which a sum takes one round of messages
 FAREWELL = 32767         # tag of a failing rank's note to the others: the largest that every MPI allows
@@ -40,10 +40,6 @@ def _python():
     return sys.executable
 
 
-def do_nothing():
-    """There is nothing to wait for."""
-
-
 class Alone:
     """One rank without MPI: every sum is its own term, nobody to talk to."""
     rank, size, in_order = 0, 1, False
@@ -51,10 +47,10 @@ class Alone:
     def __init__(self):
         self.host = socket.gethostname()
 
-    def sum(self, array):
+    def sum(self, array, meanwhile=do_nothing):
         return array
 
-    def begin_sum(self, array):
+    def begin_sum(self, array, meanwhile=do_nothing):
         return do_nothing
 
     def broadcast(self, value, root=0):
@@ -128,31 +124,31 @@ class World:
         exact_pauses()
         return World(MPI.COMM_WORLD, MPI)
 
-    def sum(self, array):
-        """Add `array` over all ranks, in place."""
+    def sum(self, array, meanwhile=do_nothing):
+        """Add `array` over all ranks, in place. meanwhile: called now and then by a rank that waits patiently."""
         if self.size > 1:
             if self.patient or self.in_order:
-                self.begin_sum(array)()
+                self.begin_sum(array, meanwhile)()
             else:
                 begun = time.perf_counter()
                 self.comm.Allreduce(self.mpi.IN_PLACE, array)
                 waited['sums'] += time.perf_counter() - begun
         return array
 
-    def begin_sum(self, array):
+    def begin_sum(self, array, meanwhile=do_nothing):
         """Start to add `array` over all ranks, in place; returns a function that waits for the total. One sum at a time for each shape."""
         if self.size == 1:
             return do_nothing
         if self.in_order or self.patient and array.nbytes <= DIRECT and self.size <= FEW:
             small = self._small_sum(array.shape, array.dtype)
             small.start(array)
-            return partial(small.finish, array)
-        return partial(self._finish, self.comm.Iallreduce(self.mpi.IN_PLACE, array))
+            return partial(small.finish, array, meanwhile)
+        return partial(self._finish, self.comm.Iallreduce(self.mpi.IN_PLACE, array), meanwhile)
 
-    def _finish(self, request):
+    def _finish(self, request, meanwhile):
         begun = time.perf_counter()
         if self.patient:
-            until(request.Test)
+            until(request.Test, meanwhile)
         else:
             request.Wait()
         waited['sums'] += time.perf_counter() - begun

@@ -88,26 +88,27 @@ class Contestant:
             self.truths = [0 if network.heads[-1].kind == 'softmax' else boxes for _ in range(self.plan.batch)]
 
     def turn(self, steps):
-        """So many steps; the ranks beyond sleep."""
-        taken = []
-        for _ in range(steps if self.takes_part else 0):
+        """So many steps; the ranks beyond sleep. Where gradients of a step travel during the next one, a step before them does not count."""
+        taken, first = [], self.plan.ranks > 1
+        for _ in range(first + steps if self.takes_part else 0):
             self.meeting.barrier()
             taken.append(self.step())
+        taken = taken[first:]
+        if self.takes_part:
+            self.model.optimizer.settle()
         self.turns.append(taken)
         self.world.rest()
 
     def step(self):
         """One step as in training: (seconds, waited for halos, in norms, for sums of gradients, sums under way, the processor's seconds)."""
         model, stopwatch, busy = self.model, Stopwatch(), time.process_time()
-        model.parameters.zero_gradients()
         value = model.forward(self.picture, self.truths, seen=1 << 20)
         model.backward()
         stopwatch.computed()
-        model.reduction.wait()
-        self.comm.sum(np.array([value]))
+        self.comm.sum(np.array([value]), meanwhile=model.poll)
         stopwatch.summed(model.reduction.take_times()[0])
         batch = self.plan.batch
-        model.parameters.step(1e-6 / batch, .9, 5e-4 * batch)
+        model.optimizer.step(1e-6 / batch, .9, 5e-4 * batch)
         seconds, _, halos, norms, reductions, sums = stopwatch.read().values()
         return seconds, halos, norms, sums, reductions, time.process_time() - busy
 

@@ -1,7 +1,7 @@
 """What a plan costs: seconds of a step from Regions and a Machine alone, part by part.
 
 The step is a chain of stages, each as long as its slowest rank needs: layers of a group (batch norm and halos let no rank run ahead),
-exchanges where they are not hidden, sums of gradients as far as they outlast the backward pass.
+exchanges where they are not hidden, sums of gradients as far as they outlast the backward pass and what runs of the next forward pass before they are needed.
 """
 from dataclasses import dataclass, replace
 
@@ -11,6 +11,7 @@ from .footprint import Course
 from .layer_cost import ITEM, LayerCosts
 from .message_cost import MessageCosts
 from .network import PICTURE
+from .optimizer import LANES, lanes
 from .part_cost import PartCosts
 
 BUCKET = 1 << 20            # bytes of gradient summed at a time
@@ -42,7 +43,7 @@ class CostModel:
         self.network, self.machine, self.batch, self.ranks, self.training, self.order = network, machine, batch, ranks, training, order
         self.layers = LayerCosts(network, self.machine, ranks, frozen, training)
         self.messages = MessageCosts(network, self.machine, batch, self.layers.pace, training)
-        self.course, self.extents, self.rows = course, {}, {}
+        self.course, self.extents, self.rows, self.lanes = course, {}, {}, lanes(network)
 
     @property
     def priced(self):
@@ -101,9 +102,9 @@ class CostModel:
         return {**row, 'back': float(enter['back'][0]), 'halo_bytes': int(enter['halo_bytes'][0]), 'messages': int(enter['messages'][0])}
 
     def after(self, plan, rows):
-        """{part: seconds} of what is left when the backward pass ends: sums of gradients that outlast it (on one host they take the
+        """{part: seconds} of what is left when the backward pass ends: sums of gradients that the next forward pass waits for (on one host they take the
         cores' time), and the optimizer. What brings gradients back to other groups takes its time on the links, too."""
-        clock, free, busy, waiting, total, sent = 0.0, 0.0, 0.0, 0, 0, 0.0
+        clock, free, took, waiting, total, sent = 0.0, 0.0, [0.0] * LANES, 0, 0, 0.0
         weighted = [layer.index for layer in self.network.layers if layer.tensors]
         for group, row in zip(reversed(plan.groups), reversed(rows)):
             extents = self.extent(group)[0]
@@ -115,9 +116,24 @@ class CostModel:
                     total, waiting = total + float(count[0]), waiting + float(count[0]) * ITEM
                     sent += 2 * (1 - 1 / float(ranks[0])) * float(count[0]) * ITEM * self.machine.gradients
                     if waiting >= BUCKET or index == weighted[0]:
-                        took = self.machine.sum_seconds(waiting * self.machine.gradients, int(ranks[0]))
-                        free, busy, waiting = max(free, clock) + took, busy + took, 0
+                        seconds = self.machine.sum_seconds(waiting * self.machine.gradients, int(ranks[0]))
+                        free, waiting = max(free, clock) + seconds, 0
+                        took[self.lanes[index]] += seconds
             free = max(free, clock) + row['back']
-        outlasting = max(0.0, free - clock)
-        labour = sent * self.machine.labour * self.layers.pace.max() * max(0.0, 1 - outlasting / busy) if busy else 0.0        # of what computing hides
-        return {'gradient_sums': busy if self.layers.one_host else outlasting + labour, 'optimizer': float(self.layers.update(total))}
+        busy, exposed = sum(took), self.exposed(plan, rows, took, free - clock)
+        labour = sent * self.machine.labour * self.layers.pace.max() * max(0.0, 1 - exposed / busy) if busy else 0.0        # of what computing hides
+        return {'gradient_sums': busy if self.layers.one_host else exposed + labour, 'optimizer': float(self.layers.update(total))}
+
+    def exposed(self, plan, rows, took, left):
+        """Seconds that the next forward pass waits for sums of gradients, which take `left` when it begins. took: seconds of each lane's sums; what is left is of
+        the first lanes, which begin last, and goes on in the order in which it is needed, as do the halos of groups."""
+        clock, done, lane, waited = 0.0, 0.0, 0, 0.0
+        for group, row in zip(plan.groups, rows):
+            while lane <= self.lanes[group.last]:
+                part = max(0.0, min(took[lane], left))
+                done, left, lane = done + part, left - part, lane + 1
+            if done > clock:
+                waited, clock = waited + done - clock, done
+            clock += row['forward'] + (row['exchange'] + row['norm_sums']) / 2
+            done += row['back']
+        return waited

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import kernels
 from .tile import outside, storage_shape
+from .waiting import do_nothing
 
 
 @dataclass
@@ -29,8 +30,8 @@ class Journey:
         for work in self.meanwhile:
             work()
 
-    def finish(self):
-        self.messages.wait()
+    def finish(self, meanwhile):
+        self.messages.wait('messages', meanwhile)
         for work in self.after:
             work()
 
@@ -69,9 +70,9 @@ class Exchange:
         gradients, in rank order so that it is reproducible."""
         self._start(self._back, dx, dy, add)
 
-    def finish(self):
-        """Wait for what was begun, and bring it to its place."""
-        self.journey.finish()
+    def finish(self, meanwhile=do_nothing):
+        """Wait for what was begun, and bring it to its place. meanwhile: what a patient rank looks after while it waits."""
+        self.journey.finish(meanwhile)
 
     def poll(self):
         """Let what was begun progress."""

@@ -129,7 +129,7 @@ class GroupRun:
     def finish_inputs(self):
         for source, exchange in self.exchanges.items():
             if source not in self.buffers.aliased:
-                exchange.finish()
+                exchange.finish(self.model.poll)
 
     def forward(self, picture=None):
         """picture: the Tile of the mini-batch's part that this rank reads."""
@@ -147,6 +147,7 @@ class GroupRun:
                 continue
             tape.compute(index, tape.uses[index][ready if index == first else 0:])
             tape.finish(index)
+            self.model.poll()
             self.watch(index, tape)
 
     def watch(self, index, tape):
@@ -179,6 +180,7 @@ class GroupRun:
         for index in back.steps:
             back.unfinish(index, meanwhile=model.catch_up)
             back.data(index)
+            model.poll()
             if index > start:
                 model.later(index, partial(back.weights, index))
         self.send_gradients(back.touched)

@@ -163,8 +163,8 @@ class LayerCosts:
         return min(self.ranks, prod(extents.parts))
 
     def update(self, count):
-        """Seconds of the optimizer's step and of clearing so many gradients."""
-        return count * (self.machine.sgd + ITEM * self.machine.copy / 2) * self.pace.max()
+        """Seconds of the optimizer's step of so many weights."""
+        return count * self.machine.sgd * self.pace.max()
 
 
 def each(function, *arrays):

@@ -2,6 +2,8 @@
 
 Training is: run the groups forwards, take the loss at the heads, run them backwards, while gradients are being summed.
 """
+from functools import partial
+
 import numpy as np
 
 from .exchange import Exchange
@@ -10,6 +12,7 @@ from .layers.base import State
 from .layers.convolution import algorithms
 from .limits import trim
 from .memory import Arena
+from .optimizer import Optimizer, lanes
 from .parameters import Parameters
 from .parted import PartedRun
 from .reduction import Reduction
@@ -41,7 +44,9 @@ class Model:
         self.tag, self.seeds, self.arrived, self.outputs, self.watched, self.pending = 0, {}, set(), {}, None, None
         self.parameters = parameters or self._parameters(paged)
         if training:
-            self.reduction = Reduction(self.parameters.grads, self.parameters.buckets, deterministic, gradients == 'half')
+            order = lanes(network)
+            self.reduction = Reduction(self.parameters.grads, self.parameters.buckets, deterministic, gradients == 'half', order)
+            self.optimizer = Optimizer(self.parameters, self.reduction, order, late=bool(overlap))
         self.states = {layer.index: self._state(layer, training and not frozen) for layer in network.layers}
         buffers = group_buffers(network, plan, self.layouts, self.shares, comm.rank, self.dtype, training)
         self.arena = Arena([b for group in buffers for b in group.declare()], pages)
@@ -78,8 +83,9 @@ class Model:
         grads = self.parameters.views(index, self.parameters.grads) if self.training else {}
         weights = self.parameters.weights(index) if index in self.parameters.channels else {}
         comm = self.parameters.comms.get(index)
+        reduce, begin = (partial(add, meanwhile=self.poll) for add in (comm.sum, comm.begin_sum)) if comm else (None, None)
         return State(present, channels, (-(-(channels[1] - channels[0]) // BLOCK), BLOCK), self.dtype, weights, grads, self.training, live,
-                     comm.sum if comm else None, comm.begin_sum if comm else None, self.plan.batch * shape[1] * shape[2], algorithm=algorithms(layer, self.dtype))
+                     reduce, begin, self.plan.batch * shape[1] * shape[2], algorithm=algorithms(layer, self.dtype))
 
     def next_tag(self):
         self.tag += 1
@@ -130,7 +136,7 @@ class Model:
         if source not in self.arrived:
             self.home[source].d[source].array.fill(0)
             self.arrived.add(source)
-        exchange.finish()
+        exchange.finish(self.poll)
 
     def at_head(self, index, cells, source, output):
         """A head's input is ready: take the loss and its gradient, or Darknet's layer output."""
@@ -170,7 +176,7 @@ class Model:
 
     def poll(self):
         """Let sums of gradients progress, in the midst of a group."""
-        if self.reducing:
+        if self.training:
             self.reduction.poll()
 
     # a step
@@ -187,6 +193,8 @@ class Model:
             state.key += index
         tile = Tile(self.picture, picture)
         for group in self.groups:
+            if self.training:
+                self.optimizer.settle(group.layers)
             group.forward(tile)
             self.parameters.release(group.layers)
         return self.value
@@ -200,8 +208,9 @@ class Model:
         self.catch_up()
 
     def rest(self):
-        """Give back to the system what holds nothing from one step to the next: tiles, gradients that are summed and used, what kernels work in."""
+        """Complete the step, and give back to the system what holds nothing until the next one: tiles, gradients, what kernels work in."""
         from .kernels import threads
+        self.optimizer.settle()
         self.arena.release()
         self.parameters.release_gradients()
         threads.forget()

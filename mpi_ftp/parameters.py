@@ -170,14 +170,5 @@ class Parameters:
         return buckets
 
     def release_gradients(self):
-        """Give the memory of gradients back to the system until the next step: they are zeros, or lost where it does not take it."""
+        """Give the memory of gradients back to the system until the next step: they are zeros."""
         self.gradient_pages.advise('MADV_DONTNEED')
-
-    def zero_gradients(self):
-        self.grads[:] = 0
-
-    def step(self, rate, momentum, decay):
-        """Momentum SGD; decay pulls on filters only, as in Darknet."""
-        for s in self.segments:
-            kernels.sgd(self.flat[s.first:s.last], self.momentum[s.first:s.last], self.grads[s.first:s.last], rate, momentum,
-                        decay if s.name == 'filters' else 0.0)

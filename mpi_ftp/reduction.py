@@ -1,6 +1,7 @@
-"""Gradients summed over the ranks that share them, while the backward pass goes on.
+"""Gradients summed over the ranks that share them, while the backward pass goes on, and the next forward pass after it.
 
-Buckets in the order of the backward pass; a bucket is summed in pieces, a few of which are under way at a time. Nothing moves by itself:
+Buckets in the order of the backward pass; a bucket is summed in pieces. Those whose sums are needed at about the same time make a lane, in which a
+few pieces are under way at a time: what a late layer waits for does not stand before what an early one needs sooner. Nothing moves by itself:
 whoever computes calls poll() between layers. Everything is decided in the constructor.
 """
 import time
@@ -11,8 +12,8 @@ from .allreduce import LINE, Sum, by_host, room, stages
 
 PART = 60 << 10             # bytes of a message: MPI sends up to 64 KiB without asking, and TCP moves such messages with the least work
 PIECE = 1 << 19             # bytes that are summed at a time inside a host
-SCRATCH = 3 << 20           # bytes of what others send, for the pieces under way: what waits in a socket delays halos and norms behind it
-SLOTS = 8, 32               # pieces under way: at least, at most; what a link does until somebody looks again must not be less
+SCRATCH = 5 << 18           # bytes of what others send, for a lane's pieces under way: what waits in a socket delays halos and norms behind it
+SLOTS = 4, 32               # pieces of a lane under way: at least, at most; what a link does until somebody looks again must not be less
 TAGS = 16000                # of the first piece; exchanges count from 1
 TURNS = 1000                # pieces before a tag comes back
 
@@ -24,72 +25,103 @@ def piece_size(hosts, itemsize):
     return PART // itemsize // LINE * LINE * len(hosts) * min(map(len, hosts))
 
 
+class Lane:
+    """Sums that go one after the other, as many at a time as there is scratch for. pieces: [(layer, Sum)] in backward order."""
+
+    def __init__(self, count, size, dtype):
+        slots = min(count, SLOTS[1], max(SLOTS[0], SCRATCH // max(1, size * dtype.itemsize))) or 1
+        self.scratch, self.pieces = np.empty((slots, size), dtype), []
+        self.ready = self.begun = 0             # pieces whose gradients are complete, and that were started
+        self.active = []                        # (number, Sum) under way, oldest first
+
+    @property
+    def open(self):
+        """Whether any sum of this step is not complete."""
+        return self.active or self.begun < self.ready
+
+    def add(self, layer, comm, way, array, tag, half):
+        """One more piece, behind the others."""
+        self.pieces.append((layer, Sum(comm, way, array, self.scratch[len(self.pieces) % len(self.scratch)], tag, half)))
+
+    def complete(self, layer):
+        """The gradients of `layer` and of those behind it are there."""
+        while self.ready < len(self.pieces) and self.pieces[self.ready][0] >= layer:
+            self.ready += 1
+
+    def begin(self):
+        """Start what is complete, as far as there is room."""
+        while self.begun < self.ready and (not self.active or self.begun - self.active[0][0] < len(self.scratch)):
+            piece = self.pieces[self.begun][1]
+            piece.start()
+            self.active.append((self.begun, piece))
+            self.begun += 1
+
+    def advance(self):
+        if self.active:
+            self.active = [(number, piece) for number, piece in self.active if not piece.advance()]
+
+
 class Reduction:
     """Sums of slices of the flat `grads`. buckets: [(layer, first, last, comm)] in backward order, complete once `layer` is differentiated.
 
-    deterministic: add in the order of ranks wherever they run, so that the bits do not depend on their hosts; half: see allreduce.
+    lanes: {layer: the lane of a bucket that is complete with it}, 0 is needed first; deterministic: add in the order of ranks wherever they run, so that
+    the bits do not depend on their hosts; half: see allreduce.
     """
 
-    def __init__(self, grads, buckets, deterministic=False, half=False):
-        self.pieces, numbers = [], {}
+    def __init__(self, grads, buckets, deterministic=False, half=False, lanes=None):
         shared = [bucket for bucket in buckets if bucket[3].size > 1]
         ways = {comm: by_host(comm, deterministic) for *_, comm in shared}
         found = {comm: (stages(hosts, comm.rank), piece_size(hosts, grads.itemsize)) for comm, hosts in ways.items()}
         size = max((room(*way) for way in found.values()), default=0)
-        self.scratch = np.empty((min(SLOTS[1], max(SLOTS[0], SCRATCH // max(1, size * grads.itemsize))), size), grads.dtype)
+        pieces, numbers = [[] for _ in range(1 + max((lanes or {0: 0}).values()))], {}
         for layer, first, last, comm in shared:
-            way, size = found[comm]
-            for start in range(first, last, size):
+            way, step = found[comm]
+            for start in range(first, last, step):
                 number = numbers[comm] = numbers.get(comm, -1) + 1
-                scratch, tag = self.scratch[len(self.pieces) % len(self.scratch)], TAGS + number % TURNS * 8
-                self.pieces.append((layer, Sum(comm, way, grads[start:min(last, start + size)], scratch, tag, half)))
-        self.ready = self.begun = 0             # pieces whose gradients are complete, and that were started
-        self.active = []                        # (number, Sum) under way, oldest first
+                pieces[lanes[layer] if lanes else 0].append((layer, comm, way, grads[start:min(last, start + step)], TAGS + number % TURNS * 8, half))
+        self.lanes = [Lane(len(own), size, grads.dtype) for own in pieces]
+        for lane, own in zip(self.lanes, pieces):
+            for piece in own:
+                lane.add(*piece)
         self.seconds = self.waited = 0.0
         self.since = None
 
     @property
     def bytes_sent(self):
         """What this rank sends for all sums of a step."""
-        return sum(piece.bytes_sent for _, piece in self.pieces)
+        return sum(piece.bytes_sent for lane in self.lanes for _, piece in lane.pieces)
 
     def start_after(self, layer):
         """Begin what is complete once `layer` has been differentiated, as far as there is room; does not wait."""
-        while self.ready < len(self.pieces) and self.pieces[self.ready][0] >= layer:
-            self.ready += 1
+        for lane in self.lanes:
+            lane.complete(layer)
         self.poll()
 
     def poll(self):
         """Let the sums under way progress."""
-        self._advance()
-        self._begin()
+        for lane in self.lanes:
+            lane.advance()
+            lane.begin()
+        under_way = any(lane.active for lane in self.lanes)
+        if under_way and self.since is None:
+            self.since = time.perf_counter()
+        elif not under_way and self.since is not None:
+            self.seconds += time.perf_counter() - self.since
+            self.since = None
 
-    def _begin(self):
-        while self.begun < self.ready and (not self.active or self.begun - self.active[0][0] < len(self.scratch)):
-            if not self.active and self.since is None:
-                self.since = time.perf_counter()
-            piece = self.pieces[self.begun][1]
-            piece.start()
-            self.active.append((self.begun, piece))
-            self.begun += 1
-
-    def _advance(self):
-        if self.active:
-            self.active = [(number, piece) for number, piece in self.active if not piece.advance()]
-            if not self.active:
-                self.seconds += time.perf_counter() - self.since
-                self.since = None
-
-    def wait(self):
-        """Until all sums begun in this step are complete."""
-        if self.active or self.begun < self.ready:
+    def wait(self, count=None):
+        """Until all sums begun in this step are complete, or those of the first `count` lanes."""
+        lanes = self.lanes[:count]
+        if any(lane.open for lane in lanes):
             asked = time.perf_counter()
-            self._begin()
-            while self.active:
-                self.active[0][1].advance(block=True)
+            for lane in lanes:
                 self.poll()
+                while lane.open:
+                    lane.active[0][1].advance(block=True)
+                    self.poll()
             self.waited += time.perf_counter() - asked
-        self.ready = self.begun = 0
+        for lane in lanes:
+            lane.ready = lane.begun = 0
 
     def take_times(self):
         """(seconds in which sums were under way, seconds of these spent waiting for them) since the last call."""

@@ -4,6 +4,8 @@ A tree takes several rounds, each of which waits until somebody looks; here it i
 """
 import numpy as np
 
+from .waiting import do_nothing
+
 TAG = 32001                 # one for all: every rank begins its sums in the same order
 
 
@@ -20,9 +22,9 @@ class SmallSum:
         self.terms[self.mine] = array
         self.messages.start()
 
-    def finish(self, array):
-        """array = the sum of all ranks' arrays."""
-        self.messages.wait(kind='sums')
+    def finish(self, array, meanwhile=do_nothing):
+        """array = the sum of all ranks' arrays. meanwhile: see waiting.until."""
+        self.messages.wait('sums', meanwhile)
         array[...] = self.terms[0]
         for term in self.terms[1:]:
             array += term

@@ -151,7 +151,6 @@ class Trainer:
     def step(self):
         """One iteration: forward, loss, backward on each piece of the batch; sums over ranks; one step of the optimizer."""
         stopwatch, model, pieces, value, stats = Stopwatch(), self.model, self.batch // self.mini, 0.0, {}
-        model.parameters.zero_gradients()
         for piece in range(pieces):
             tile, truths, _, _, self.state = stopwatch.fetch(self.feed.next)
             self.seen += self.mini
@@ -160,15 +159,15 @@ class Trainer:
                 stats[name] = stats.get(name, 0.0) + number
             model.backward(reduce=piece == pieces - 1)
         stopwatch.computed()
-        model.reduction.wait()
         # one sum tells all ranks the loss, its statistics, and whether any of them was asked to stop
-        sums = self.world.sum(np.array([value] + [stats.get(name, 0.0) for name in STATS] + [self.signals.asked]))
+        sums = self.world.sum(np.array([value] + [stats.get(name, 0.0) for name in STATS] + [self.signals.asked]), meanwhile=model.poll)
         self.stop = sums[-1] > 0
         stopwatch.summed(model.reduction.take_times()[0])
         loss, rate = sums[0] / self.batch, self.rate(self.iteration)
         if not np.isfinite(loss):
+            model.reduction.wait()
             raise Diverged(f'the loss is {loss} at iteration {self.iteration}: {self.blame(tile, truths)}; try a smaller learning rate than {rate:g}')
-        model.parameters.step(rate / self.batch, self.momentum, self.decay * self.batch)
+        model.optimizer.step(rate / self.batch, self.momentum, self.decay * self.batch)
         row = {'iteration': self.iteration, 'loss': float(loss), 'rate': rate, 'epoch': self.seen / self.feed.samples, 'seen': self.seen, **stopwatch.read()}
         self.tell_dropped(sums[-2])
         means = summary(dict(zip(STATS, sums[1:-1])))
@@ -216,7 +215,7 @@ class Trainer:
         if self.world.rank == 0:
             self.show(plan_table(self.network, self.plan, self.machine))
         old = self.model
-        old.arena.release()
+        old.rest()
         self.feed.close()
         self.model, self.watch = self.build(), Watch()
         move(self.world, old.parameters, self.model.parameters)

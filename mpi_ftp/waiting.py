@@ -3,17 +3,23 @@ import os
 import time
 from contextlib import suppress
 
-# Seconds that this process has waited for others so far: for prepared messages, and in small sums.
-waited = {'messages': 0.0, 'sums': 0.0}
+# Seconds that this process has waited for others so far: for prepared messages, in small sums, and for gradients to be added.
+waited = {'messages': 0.0, 'sums': 0.0, 'gradients': 0.0}
 HASTE = 3e-5                # seconds of asking without a pause
 PAUSES = 2e-5, 5e-4         # seconds between two questions, at first and at most
 
 
-def until(done):
-    """Ask until done(): MPI's own waiting never sleeps, so that it takes the core, or a container's share of it, from those who compute."""
+def do_nothing():
+    """There is nothing to wait for, or nothing to do meanwhile."""
+
+
+def until(done, meanwhile=do_nothing):
+    """Ask until done(): MPI's own waiting never sleeps, so that it takes the core, or a container's share of it, from those who compute. meanwhile: what
+    else a rank looks after, called before each pause; it must not wait itself."""
     begun, pause = time.perf_counter(), PAUSES[0]
     while not done():
         if time.perf_counter() - begun > HASTE:
+            meanwhile()
             time.sleep(pause)
             pause = min(1.2 * pause, PAUSES[1])
 
@@ -54,12 +60,12 @@ class Messages:
             self.left -= 1
         return True
 
-    def wait(self, kind='messages'):
-        """kind: what the time counts as."""
+    def wait(self, kind='messages', meanwhile=do_nothing):
+        """kind: what the time counts as; meanwhile: see `until`."""
         if self.requests:
             begun = time.perf_counter()
             if self.patient:
-                until(self.poll)
+                until(self.poll, meanwhile)
             else:
                 self.mpi.Request.Waitall(self.requests)
                 self.left = 0

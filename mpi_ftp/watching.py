@@ -38,12 +38,12 @@ class Stopwatch:
 
     def computed(self):
         """The backward pass is over: what comes is waiting for sums."""
-        self.halos, self.norms = (waited[name] - self.before[name] for name in ('messages', 'sums'))
+        self.halos, self.norms, self.gradients = (waited[name] - self.before[name] for name in ('messages', 'sums', 'gradients'))
         self.asked = time.perf_counter()
 
     def summed(self, reductions):
         """All sums are there, gradients' took so many seconds."""
-        self.sums, self.reductions = time.perf_counter() - self.asked, reductions
+        self.sums, self.reductions = self.gradients + time.perf_counter() - self.asked, reductions
 
     def read(self):
         """{each of TIMES: seconds}, up to now."""
@@ -52,7 +52,7 @@ class Stopwatch:
 
 def tell(times, plan, pieces, world):
     """Lines on rank 0, else none, about iterations of so many pieces (collective). times: rows of TIMES, seconds: of iterations; input: waited for pictures; halo,
-    norm: for pixels and in batch norm's sums; reduction: sums of gradients under way; sum: waited for them, and for the loss, after the backward pass."""
+    norm: for pixels and in batch norm's sums; reduction: sums of gradients under way; sum: waited for them, and for the loss."""
     peaks = world.gather(peak() / (1 << 20))
     if world.rank or not times:
         return

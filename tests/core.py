@@ -74,19 +74,21 @@ def run(network, plan, comm, dtype=np.float64, steps=2, variance=0.0, **options)
         statistics['variance'][...] = variance
     values = []
     for step in range(steps):
-        model.parameters.zero_gradients()
         model.arena.memory.view(dtype)[:] = np.nan         # whatever a step reads, it must have written
         value = model.forward(picture(network, plan.batch, model.picture).astype(dtype), [None] * plan.batch, key=step)
         model.backward()
-        model.reduction.wait()
         values.append(float(comm.sum(np.array([value]))[0]))
-        model.parameters.step(1e-4, .9, 1e-3)
+        if step == steps - 1:
+            model.reduction.wait()
+            gradients = model.parameters.grads.copy()
+        model.optimizer.step(1e-4, .9, 1e-3)
+    model.optimizer.settle()
     found = {}
     for index in model.parameters.channels:
         for name, _ in network.layers[index].tensors:
             found[index, name] = model.parameters.get(index, name)
             if name in ('filters', 'bias', 'scale'):
-                found[index, name, 'gradient'] = model.parameters.get(index, name, model.parameters.grads)
+                found[index, name, 'gradient'] = model.parameters.get(index, name, gradients)
     return values, found, model
 
 

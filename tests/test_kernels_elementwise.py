@@ -198,3 +198,4 @@ def test_sgd(dtype, size):
     kernels.sgd(w, v, g, 0.01, 0.9, 0.0005)
     np.testing.assert_allclose(v, speed, **near(dtype))
     np.testing.assert_allclose(w, weight, **near(dtype))
+    assert not g.any()

@@ -197,7 +197,6 @@ def test_finite_differences_through_a_whole_network(text, tmp_path):
     def loss():
         return model.forward(image, [None, None], key=4)
 
-    model.parameters.zero_gradients()
     loss()
     model.backward()
     for segment in model.parameters.segments:

@@ -34,11 +34,11 @@ def numbers(rank, size, dtype, step=0):
     return np.random.default_rng([rank, step]).standard_normal(size).astype(dtype)
 
 
-def reduce(comm, hosts, sizes, dtype, monkeypatch, steps=1, polls=True, **options):
+def reduce(comm, hosts, sizes, dtype, monkeypatch, steps=1, polls=True, grads=None, **options):
     """Sums of `steps` steps of buckets of such sizes; layer numbers fall as in a backward pass."""
     monkeypatch.setattr(reduction, 'PIECE', 400 * np.dtype(dtype).itemsize)
     monkeypatch.setattr(reduction, 'PART', 120 * np.dtype(dtype).itemsize)
-    grads, placed = np.empty(sum(sizes), dtype), Placed(comm, hosts)
+    grads, placed = np.empty(sum(sizes), dtype) if grads is None else grads, Placed(comm, hosts)
     edges = np.cumsum([0, *sizes])[::-1]
     buckets = [(2 * k, edges[i + 1], edges[i], placed) for i, k in enumerate(reversed(range(len(sizes))))]
     sums, found = Reduction(grads, buckets, **options), []
@@ -90,6 +90,24 @@ def test_half_precision_loses_nothing_for_good(hosts, monkeypatch):
     assert np.abs(np.sum(found, 0, np.float64) - np.sum(truth, 0)).max() < bound
     if hosts == 'each its own':
         assert sums.bytes_sent < .55 * reduce(comm, HOSTS[hosts], (1000, 77), np.float32, monkeypatch)[1].bytes_sent
+
+
+@pytest.mark.mpi(2, 3, 6)
+@pytest.mark.parametrize('hosts', ['one', 'each its own', 'pairs'])
+def test_early_lanes_do_not_wait_for_late_ones(hosts, monkeypatch):
+    comm = comm_module.world()
+    sizes, lanes = (1000, 16, 3001, 700), {0: 0, 2: 0, 4: 1, 6: 2}
+    edges, grads = np.cumsum([0, *sizes]), np.empty(sum(sizes))
+    _, sums = reduce(comm, HOSTS[hosts], sizes, np.float64, monkeypatch, grads=grads, lanes=lanes)
+    for step in range(1, 4):
+        grads[:] = numbers(comm.rank, edges[-1], np.float64, step)
+        sums.start_after(0)
+        truth = sum(numbers(rank, edges[-1], np.float64, step) for rank in range(comm.size))
+        for count, end in ((1, edges[2]), (2, edges[3]), (None, edges[4])):
+            sums.wait(count)
+            np.testing.assert_allclose(grads[:end], truth[:end], rtol=0, atol=1e-14)
+            assert not any(lane.open for lane in sums.lanes[:count])
+        assert not any(lane.open for lane in sums.lanes)
 
 
 @pytest.mark.mpi(2)

@@ -101,7 +101,7 @@ def test_contestants_share_memory_and_weights(tmp_path, mpi_ranks):
         apart = Contestant(world, network, Entry(contestant.plan), job, Room(world, network, [Entry(contestant.plan)], machine))
         losses = []
         for one in apart, *together, contestant:
-            one.model.parameters.zero_gradients()
+            one.model.parameters.grads[:] = 0
             value = one.model.forward(one.picture, one.truths)
             one.model.backward()
             one.model.reduction.wait()

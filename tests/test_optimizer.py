@@ -1,0 +1,60 @@
+"""The optimizer's step: as late as it may be, and the same as at once."""
+import numpy as np
+import pytest
+
+from core import NETWORKS, Quadratic, make_network, picture
+from mpi_ftp import comm as comm_module
+from mpi_ftp.model import Model
+from mpi_ftp.optimizer import lanes
+from mpi_ftp.plan import by_hand
+
+
+def trained(network, plan, comm, steps, late):
+    """A Model after so many steps, the last of which is not settled."""
+    model = Model(network, plan, comm, np.float64, losses={head.index: Quadratic() for head in network.heads})
+    model.optimizer.late = late
+    model.parameters.initialise(3)
+    for step in range(steps):
+        model.forward(picture(network, plan.batch, model.picture), [None] * plan.batch, key=step)
+        model.backward()
+        model.optimizer.step(1e-4, .9, 1e-3)
+    return model
+
+
+def test_lanes_part_the_operations(tmp_path):
+    network = make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 48)
+    for count in (1, 2, 3, 5):
+        found = lanes(network, count)
+        assert list(found) == list(range(len(network))) and found[0] == 0 and max(found.values()) == (count - 1 if count < 5 else 4)
+        assert list(found.values()) == sorted(found.values())
+
+
+@pytest.mark.mpi(1, 2, 3, 4, 6)
+@pytest.mark.parametrize('name', ['tiny-yolo', 'reorg'])
+def test_late_steps_are_those_at_once(name, tmp_path):
+    network, comm = make_network(tmp_path, NETWORKS[name], 36, 44), comm_module.world()
+    plan = by_hand(network, comm.size, 2, (comm.size, 1), range(len(network)))
+    one, other = (trained(network, plan, comm, 4, late) for late in (False, True))
+    other.rest()
+    for mine, late in ((one.parameters.flat, other.parameters.flat), (one.parameters.momentum, other.parameters.momentum)):
+        assert mine.any() and mine.tobytes() == late.tobytes()
+    assert not one.parameters.grads.any() and not other.parameters.grads.any()
+
+
+@pytest.mark.mpi(2, 3)
+def test_weights_change_before_their_layer_runs(tmp_path):
+    network, comm = make_network(tmp_path, NETWORKS['tiny-yolo'], 36, 44), comm_module.world()
+    model = trained(network, by_hand(network, comm.size, 2, (comm.size, 1), range(len(network))), comm, 1, True)
+    parameters, lane = model.parameters, lanes(network)
+    fresh = parameters.flat.copy()
+
+    def changed():
+        return {s.layer for s in parameters.segments if (parameters.flat[s.first:s.last] != fresh[s.first:s.last]).any()}
+    layers = {s.layer for s in parameters.segments}
+    early = {s.layer for first, last, s in ((bucket[1], bucket[2], s) for bucket in parameters.buckets for s in parameters.segments
+                                            if lane[bucket[0]] == 0) if first <= s.first < last}
+    assert changed() == set()
+    model.optimizer.settle([0])
+    assert changed() == early
+    model.forward(picture(network, 2, model.picture), [None] * 2)
+    assert changed() == layers
