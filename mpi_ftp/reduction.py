@@ -57,8 +57,8 @@ class Lane:
             self.begun += 1
 
     def advance(self):
-        if self.active:
-            self.active = [(number, piece) for number, piece in self.active if not piece.advance()]
+        """Go on with what is under way."""
+        self.active = [(number, piece) for number, piece in self.active if not piece.advance()]
 
 
 class Reduction:
@@ -99,10 +99,13 @@ class Reduction:
 
     def poll(self):
         """Let the sums under way progress."""
+        under_way = False
         for lane in self.lanes:
-            lane.advance()
-            lane.begin()
-        under_way = any(lane.active for lane in self.lanes)
+            if lane.active:
+                lane.advance()
+            if lane.begun < lane.ready:
+                lane.begin()
+            under_way = under_way or bool(lane.active)
         if under_way and self.since is None:
             self.since = time.perf_counter()
         elif not under_way and self.since is not None:

@@ -1,5 +1,6 @@
 """Machines: curves between and beyond what was measured, JSON, sums, and a real profile."""
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
-from mpi_ftp import kernels
+from mpi_ftp import kernels, link_times
 from mpi_ftp.collective_times import SIZES, rank_counts, together
 from mpi_ftp.curves import Class, Curve, class_of, find
 from mpi_ftp.errors import PlanError
@@ -89,6 +90,12 @@ def test_a_profile_is_told_in_tables(capsys):
 
 def test_messages_cost_what_was_measured():
     assert made_up_machine(2, host_link=(5e-6, 1e9)).overhead == 5e-6 and made_up_machine(2, message=3e-6).overhead == 3e-6
+
+
+def test_the_less_of_two_paces_counts(monkeypatch):
+    monkeypatch.setattr(link_times, 'STRETCH', 2e-3)
+    alone, run = comm_module.Alone(), lambda: time.sleep(1e-3)
+    assert link_times.strain(alone, run, 0.0, 1e-6)[0] == 1e-6 and 1e-3 <= link_times.strain(alone, run, 0.0, 1.0)[0] < 1.0
 
 
 def test_unequal_shares_of_processors_tell_speeds_by_pace():

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from core import NETWORKS, compare_with_one_rank, conv, make_network, picture, run
+from core import HEAD, NETWORKS, compare_with_one_rank, conv, make_network, picture, run
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp.backward import halves
@@ -105,6 +105,17 @@ def test_overlap_changes_nothing_but_order(tmp_path):
     assert any(not g.core.empty for g in with_overlap[2].groups) and all(g.core.empty for g in without[2].groups)
     for key, rows in with_overlap[1].items():
         np.testing.assert_allclose(rows, without[1][key], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.mpi(2)
+def test_work_is_kept_only_where_sums_follow_what_returns(tmp_path):
+    """The first weights' gradient comes in two pieces where gradients go back to layers that sum over ranks, not where each filter has one owner."""
+    comm = comm_module.world()
+    network = make_network(tmp_path, conv(32) * 4 + HEAD, 36, 52, name=f'{comm.rank}.cfg')
+    for axis, twice in ((1, set()), (2, {1, 2, 3})):
+        model = Model(network, cut_differently(network, 2, 2, (axis,)), comm, overlap='always')
+        assert {len(e.receives) for g in model.groups[1:4] for e in g.exchanges.values()} == {1}
+        assert [len(g.back.steps[g.plan.start].pieces) for g in model.groups[:5]] == [1 + (start in twice) for start in range(5)]
 
 
 @pytest.mark.mpi(4)
