@@ -144,6 +144,21 @@ def test_messages_between_hosts_are_work_as_far_as_it_is_not_done_while_waiting(
     assert price(1e-7, hosts=(0, 0)) == price(0.0, hosts=(0, 0))
 
 
+def test_sums_hide_behind_what_runs_of_the_next_forward_pass_before_they_are_needed(tmp_path):
+    network = network_of(tmp_path)
+    plan, model = by_hand(network, 2, 1, (1, 2), per_layer(network)), CostModel(network, made_up_machine(2), 1, 2)
+    early = sum(lane == 0 for lane in model.lanes.values())
+    assert list(model.lanes.values()) == sorted(model.lanes.values()) and 0 < early < len(network)
+
+    def exposed(took, left, back=0.0):
+        return model.exposed(plan, [{'forward': .5, 'exchange': .5, 'norm_sums': .5, 'back': back}] * len(network), took, left)      # a second a layer
+    assert exposed([1.0, 50.0], -3.0) == exposed([0.0, 50.0], early) == 0               # nothing is left; the late layers' sums are there just in time
+    assert exposed([2.0, 50.0], 2.0) == 2                                               # the early ones are needed at once
+    assert exposed([0.0, 50.0], early + 3) == 3
+    assert exposed([2.0, 50.0], early + 3) == 3 and exposed([2.0, 50.0], early + 1) == 2        # one wait for both
+    assert exposed([0.0, 50.0], early, back=.1) == pytest.approx(.1 * early)            # halos have the link, too
+
+
 def test_half_precision_is_priced_as_half_the_bytes(tmp_path):
     network = network_of(tmp_path)
     plan = by_hand(network, 2, 1, (1, 2), per_layer(network))
