@@ -16,7 +16,7 @@ from .shares import lame, orders
 from .space import WHOLE
 
 WORTH = .005                # of a step: what sums must take for another view of them to be worth a search
-LINKED = 1 / 4              # of a step in messages: half of the ranks may be worth a search
+LINKED = 1 / 4              # of a step in messages: half of the ranks, half of these, … may be worth a search
 FEWER, MANY = (1, 2), 4     # ranks that may be idle because fewer divide the samples or the maps better, where there are more than so many
 SLACK = 1.02                # the tables know no overlap of sums of gradients: a little more by them may be less
 
@@ -46,7 +46,7 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
 
     some = sorted({0, lame(machine.speeds)} if grid is None and layout == 'auto' else {0})
     free = best_refined(tried(some), cuts)
-    fewer = sorted({ranks - 1, *([ranks // 2] if waits(free) else []), *(FEWER if ranks > MANY else [])} - {*some})
+    fewer = sorted({ranks - 1, *(halvings(ranks) if waits(free) else []), *(FEWER if ranks > MANY else [])} - {*some})
     if fewer and grid is None and layout == 'auto' and training and len(set(machine.hosts)) > 1:
         free, some = min(free, best_refined(tried(fewer), cuts), key=lambda plan: plan.predicted['seconds']), some + fewer
     memory = memory if memory is None or isinstance(memory, tuple) else (memory,) * ranks
@@ -59,6 +59,15 @@ def waits(plan):
     """Whether links take so much of a step that fewer ranks may be faster."""
     parts = plan.predicted['parts']
     return parts['exchange'] + parts['norm_sums'] + parts['gradient_sums'] > LINKED * plan.predicted['seconds']
+
+
+def halvings(ranks):
+    """How many ranks are idle where half of them work, half of these, and so on down to two."""
+    idle, at_work = [], ranks
+    while at_work > 2:
+        at_work = -(-at_work // 2)
+        idle.append(ranks - at_work)
+    return idle
 
 
 def by_pixels(searches):

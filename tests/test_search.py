@@ -15,7 +15,7 @@ from mpi_ftp.dynamic import MIXES, Search, searches_of
 from mpi_ftp.errors import MemoryRefused, PlanError
 from mpi_ftp.footprint import Footprint
 from mpi_ftp.plan import GroupPlan, Plan, by_hand
-from mpi_ftp.search import fastest, find_plan
+from mpi_ftp.search import fastest, find_plan, halvings
 from mpi_ftp.space import Space
 from mpi_ftp.subtiles import check
 from mpi_ftp.ways import Way, main_ways, sized, stripped
@@ -180,6 +180,15 @@ def test_one_rank_alone_where_links_are_too_slow(tmp_path):
     plan = find_plan(network, 3, 1, made_up_machine(3, link=(1e-1, 1e5)))
     assert plan.predicted['parts']['gradient_sums'] == plan.predicted['parts']['exchange'] == 0
     assert plan.predicted['seconds'] < find_plan(network, 3, 1, made_up_machine(3, link=(1e-1, 1e5)), layout='spatial').predicted['seconds']
+
+
+def test_two_of_six_work_where_sums_over_more_take_long(tmp_path):
+    sums = ((2, 1e-4, .02), (3, .03, 3.0), (4, .04, 4.0))
+    fewer = tuple((ranks, nbytes, seconds) for ranks, small, large in sums for nbytes, seconds in ((256, small), (256 << 10, large)))
+    machine = made_up_machine(6, (1e-5, 1e8), flops=1e8, sums=((256, .05), (256 << 10, 5.0)), fewer=fewer)
+    plan = find_plan(network_of(tmp_path), 6, 4, machine)
+    assert {prod([len(edges) - 1 for edges in group.edges]) for group in plan.groups} == {2}
+    assert [halvings(ranks) for ranks in (1, 2, 3, 5, 6, 16)] == [[], [], [1], [2, 3], [3, 4], [8, 12, 14]]
 
 
 @pytest.mark.parametrize('link', LINKS.values(), ids=LINKS)
