@@ -37,12 +37,12 @@ class Stopwatch:
         return found
 
     def computed(self):
-        """The backward pass is over: what comes is waiting for sums."""
+        """The backward pass is over: what comes is waiting for the sum of the loss."""
         self.halos, self.norms, self.gradients = (waited[name] - self.before[name] for name in ('messages', 'sums', 'gradients'))
         self.asked = time.perf_counter()
 
     def summed(self, reductions):
-        """All sums are there, gradients' took so many seconds."""
+        """The loss is there; sums of gradients have been under way for so many seconds."""
         self.sums, self.reductions = self.gradients + time.perf_counter() - self.asked, reductions
 
     def read(self):
