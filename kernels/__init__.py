@@ -12,7 +12,7 @@ returns the work alone, to be done as often as one likes on what the arrays then
 Importing this package costs nothing: numba is imported at the first use of a name.
 
 To read it: layout, naive (the definition), prepared, simd (registers and instructions), micro (the two inner loops), native and jit
-(how they are compiled), direct, transform and winograd (what calls them), rows and elementwise, threads and team, caches, cache.
+(how they are compiled), direct, transform, winograd_tiles and winograd (what calls them), rows and elementwise, threads and team, caches, cache.
 """
 import importlib
 

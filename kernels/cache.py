@@ -21,7 +21,7 @@ from numba.core.serialize import dumps
 from .simd import tile
 
 # files whose code ends up in other files' kernels
-GENERATORS = ('simd.py', 'micro.py', 'transform.py', 'activations.py', 'maxima.py', 'jit.py', 'direct.py', 'threads.py',
+GENERATORS = ('simd.py', 'micro.py', 'transform.py', 'activations.py', 'maxima.py', 'jit.py', 'direct.py', 'winograd_tiles.py', 'threads.py',
               'naive_elementwise.py')
 KEPT_SECONDS = 2 * 86400                                         # a replaced file is deleted when it is older than this
 

@@ -4,7 +4,8 @@ An m x m tile of outputs costs (m + 2)^2 multiplications instead of 9 m^2: with 
     forward              y  = A^T [ (G g G^T) * (B^T d B) ] A          (* element-wise, summed over input channels)
     gradient of filters  dg = G^T [ (B^T d B) * (A dy A^T) ] G         (summed over tiles)
 and the input gradient is the forward pass with turned filters. Summed over channels, each of the (m + 2)^2 elements is a
-matrix product, done by the micro-kernels. Matrices: Lavin and Gray, "Fast algorithms for convolutional neural networks".
+matrix product, done by the micro-kernels. Matrices: Lavin and Gray, "Fast algorithms for convolutional neural networks". Where a map's sides do not
+divide by m, its last tiles are shorter and take fewer products: see winograd_tiles.
 
 Names: V transformed inputs (planes, ICB, T, 16), U filters (planes, OCB, ICB, 16, 16), M products (planes, blocks, T, 16),
 Z output gradients (planes, OCB, T, 16), where T tiles are worked on together. Planes lie an odd number of cache lines apart
@@ -112,7 +113,6 @@ def forward(m, y, x, w, turned=False):
     g = grouping('forward', m, ocb, icb, n, h, width, get_threads())
     natives = _natives(m)
     outputs = natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs']
-    tall, wide = -(-h // m), -(-width // m)
     plane = odd_lines(ocb * icb * 256) if g.whole else 0
     before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], *outputs, m, y, x, w,
               int(turned))
@@ -125,7 +125,7 @@ def forward(m, y, x, w, turned=False):
         loops(*before, filters, *between, V if g.by_blocks else own, M, U, scratch, first, last, ob0, ob1)
 
     def fill(V, group, first, last):
-        scatter(natives['inputs'], m, m + 2, x, tall, wide, group, g.together, V, *workspace('edge', SCRATCH), first, last)
+        scatter(natives['inputs'], m, m + 2, x, h, width, group, g.together, V, *workspace('edge', SCRATCH), first, last)
 
     def run():
         shared = filters, V = workspace('all', *g.shared)
@@ -147,7 +147,6 @@ def backward_weights(m, dw, x, dy):
     icb, pair = x.shape[1], native.TILE.blocks
     g = grouping('backward_weights', m, ocb, icb, n, h, width, get_threads())
     natives = _natives(m)
-    tall, wide = -(-h // m), -(-width // m)
     loops, scatter = winograd_loops.backward_weights.of(dw.dtype), winograd_loops.scatter.of(dw.dtype)
     before = (native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
               natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(g.by_blocks))
@@ -158,7 +157,7 @@ def backward_weights(m, dw, x, dy):
         for name, size, source, target, b0, b1 in (('inputs', m + 2, x, shared[0], first, min(last, icb)),
                                                    ('gradients', m, dy, shared[1], max(0, first - icb), last - icb)):
             if b0 < b1:
-                scatter(natives[name], m, size, source, tall, wide, 0, g.together, target, scratch, b0, b1)
+                scatter(natives[name], m, size, source, h, width, 0, g.together, target, scratch, b0, b1)
 
     def part(shared, first, last):
         V, Z, U, scratch = workspace('own', *g.own)

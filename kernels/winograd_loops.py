@@ -2,9 +2,10 @@
 import numpy as np
 
 from .direct import transpose
-from .jit import Native, address, call, inline, instructions, kernel
+from .jit import Native, address, call, inline, instructions, kernel, line
 from .threads import LINE
 from .transform import emit_tiles
+from .winograd_tiles import make_up, neighbours, placed, span
 
 MATRICES = {  # m: B^T, G, A^T
     2: ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
@@ -72,69 +73,79 @@ def transform_filters(transform, m, U, plane, w, turned, first, last):
 
 
 @inline
-def _run(t, last, TH, TW, m, size, H, W):
-    """Sample, row and column of tile t, the tiles up to `last` in its row, and how many of them lie inside H x W pixels."""
-    n, ty, tx = t // (TH * TW), t // TW % TH, t % TW
-    count = min(last - t, TW - tx)
-    inside = 0
-    if ty * m + size <= H:
-        inside = max(0, min(count, (W - size) // m + 1 - tx))
-    return n, ty * m, tx * m, count, inside
-
-
-@inline
-def _scatter(transform, m, size, V, plane, T, x, first, last, TH, TW, b0, b1, scratch):
-    """Transform tiles first ... last of blocks b0 ... b1 of x to the address V. A tile reads size x size pixels, those past x
-    are zero."""
-    H, W = x.shape[2], x.shape[3]
+def _scatter(transform, m, size, V, plane, T, x, tiles, first, last, b0, b1, scratch):
+    """Transform tiles first ... last of blocks b0 ... b1 of x to the address V. A tile reads size x size pixels: m + 2 inputs, or m gradients."""
     row, column = x.strides[2] // 4, x.strides[3] // 4
     for b in range(b0, b1):
         target = V + (b - b0) * T * 64
         t = first
         while t < last:
-            n, h, v, count, inside = _run(t, last, TH, TW, m, size, H, W)
+            n, h, v, count, rows, columns = neighbours(tiles, m, t, last)
             source = address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2] + v * x.strides[3]
-            call(transform, (inside, source, row, column, m * column, target, (m + 2) * plane, plane, 16, AHEAD * m * column))
-            for k in range(inside, count):
-                scratch[:size * size * 16] = 0
-                for i in range(min(size, H - h)):
-                    for j in range(min(size, W - v - k * m)):
-                        for lane in range(16):
-                            scratch[(i * size + j) * 16 + lane] = x[n, b, h + i, v + k * m + j, lane]
-                call(transform, (1, address(scratch), size * 16, 16, 0, target + k * 64, (m + 2) * plane, plane, 16, 0))
+            if rows == 0 and columns == 0:
+                call(transform, (count, source, row, column, m * column, target, (m + 2) * plane, plane, 16, AHEAD * m * column))
+            else:
+                for k in range(count):
+                    _short(scratch, m, size, x, n, b, h, v + k * m, rows, columns)
+                    call(transform, (1, address(scratch), size * 16, 16, 0, target + k * 64, (m + 2) * plane, plane, 16, 0))
             target += count * 64
             t += count
 
 
 @inline
-def _gather(transform, whole, m, y, M, T, first, last, TH, TW, b0, b1, scratch):
-    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y; by `whole` where no pixel of
-    the tile lies past y."""
-    H, W = y.shape[2], y.shape[3]
+def _short(scratch, m, size, x, n, b, h, v, rows, columns):
+    """A tile that lacks rows or columns. Inputs are made up for them, gradients are zero."""
+    if size == m:
+        scratch[:size * size * 16] = 0
+    for i in range(rows, size):
+        source, first = line(x, n, b, h + i - rows)[v * 16:], (i * size + columns) * 16
+        for k in range((size - columns) * 16):
+            scratch[first + k] = source[k]
+    if size > m and columns:
+        make_up(scratch[rows * size * 16:], 16, size * 16, size - rows, m, columns)
+    if size > m and rows:
+        make_up(scratch, size * 16, 16, size, m, rows)
+
+
+@inline
+def _gather(transform, whole, m, y, M, T, tiles, first, last, b0, b1, scratch):
+    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y; whole tiles by `whole`."""
     plane = _odd_lines((b1 - b0) * T * 16)
     row, column = y.strides[2] // 4, y.strides[3] // 4
     for b in range(b0, b1):
         source = address(M) + (b - b0) * T * 64
         t = first
         while t < last:
-            n, h, v, count, inside = _run(t, last, TH, TW, m, m, H, W)
-            target = address(y) + n * y.strides[0] + b * y.strides[1] + h * y.strides[2] + v * y.strides[3]
-            call(whole, (inside, source, (m + 2) * plane, plane, 16, target, row, column, m * column, 0))
-            for k in range(inside, count):
-                call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0, 0))
-                for i in range(min(m, H - h)):
-                    for j in range(min(m, W - v - k * m)):
-                        for lane in range(16):
-                            y[n, b, h + i, v + k * m + j, lane] = scratch[(i * m + j) * 16 + lane]
+            n, h, v, count, rows, columns = neighbours(tiles, m, t, last)
+            if rows == 0 and columns == 0:
+                target = address(y) + n * y.strides[0] + b * y.strides[1] + h * y.strides[2] + v * y.strides[3]
+                call(whole, (count, source, (m + 2) * plane, plane, 16, target, row, column, m * column, 0))
+            else:
+                for k in range(count):
+                    call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0, 0))
+                    for i in range(rows, m):
+                        target, found = line(y, n, b, h + i - rows)[(v + k * m) * 16:], (i * m + columns) * 16
+                        for j in range((m - columns) * 16):
+                            target[j] = scratch[found + j]
             source += count * 64
             t += count
 
 
+@inline
+def _clear(M, plane, blocks, T, t0, t1, lo, hi):
+    """Zero the products of tiles t0 ... t1 but lo ... hi, which are not taken, in the plane of M that begins at a float."""
+    for j in range(blocks):
+        first = plane + j * T * 16
+        M[first:first + (lo - t0) * 16] = 0
+        M[first + (hi - t0) * 16:first + (t1 - t0) * 16] = 0
+
+
 @kernel('i i i f5 i i i i c1 c1 i i', ['float32'])
-def scatter(transform, m, size, x, TH, TW, group, T, V, scratch, first, last):
-    """V of a group of T tiles, of which there are N * TH * TW, for blocks first ... last; a tile reads size x size pixels."""
-    t0, t1 = group * T, min(x.shape[0] * TH * TW, group * T + T)
-    _scatter(transform, m, size, address(V) + first * T * 64, _odd_lines(x.shape[1] * T * 16), T, x, t0, t1, TH, TW, first, last, scratch)
+def scatter(transform, m, size, x, H, W, group, T, V, scratch, first, last):
+    """V of a group of T of the tiles of H x W outputs, for blocks first ... last of x; a tile reads size x size pixels."""
+    tiles = placed(x.shape[0], H, W, m)
+    t0, t1 = group * T, min(tiles[4][3], group * T + T)
+    _scatter(transform, m, size, address(V) + first * T * 64, _odd_lines(x.shape[1] * T * 16), T, x, tiles, t0, t1, first, last, scratch)
 
 
 @kernel('i i i i i i i i f5 f5 c6 i c1 i i i n1 i c1 c1 c1 c1 i i i i', ['float32'])
@@ -144,14 +155,12 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, 
     filters of `piece` input blocks are transformed at a time. ready: V is there already."""
     N, _, H, W, _ = y.shape
     ICB, planes = x.shape[1], (m + 2) ** 2
-    TH, TW = (H + m - 1) // m, (W + m - 1) // m
+    tiles = placed(N, H, W, m)
     v_plane = _odd_lines(ICB * T * 16)
     for group in range(first, last):
-        t0, t1 = group * T, min(N * TH * TW, group * T + T)
+        t0, t1 = group * T, min(tiles[4][3], group * T + T)
         if not ready:
-            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, t0, t1, TH, TW, 0, ICB, scratch)
-        pieces = (t1 - t0 + pixels - 1) // pixels
-        size, longer = (t1 - t0) // pieces, (t1 - t0) % pieces
+            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, tiles, t0, t1, 0, ICB, scratch)
         for ob in range(ob0, ob1, pair):
             blocks = min(pair, ob1 - ob)
             m_plane = _odd_lines(blocks * T * 16)
@@ -165,15 +174,20 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, 
                         for i in range(count):
                             _filter(filters, m, w, ob + j, i0 + i, turned, scratch, u + (j * u_block + i * 256) * 4, u_plane)
                 for plane in range(planes):
-                    a = address(V) + (plane * v_plane + i0 * T * 16) * 4
-                    c = address(M) + plane * m_plane * 4
+                    lo, hi = span(tiles, plane // (m + 2), plane % (m + 2), t0, t1)
+                    if i0 == 0 and hi - lo < t1 - t0:
+                        _clear(M, plane * m_plane, blocks, T, t0, t1, lo, hi)
+                    a = address(V) + (plane * v_plane + (i0 * T + lo - t0) * 16) * 4
+                    c = address(M) + (plane * m_plane + (lo - t0) * 16) * 4
                     add = 1 if i0 > 0 else 0
-                    for width, tiles in ((size + 1, longer), (size, pieces - longer)):
-                        call(multiply, (width, blocks, tiles, a, 16, address(table), count, 16, u + plane * u_plane * 4,
+                    pieces = max(1, (hi - lo + pixels - 1) // pixels)
+                    size, longer = (hi - lo) // pieces, (hi - lo) % pieces
+                    for width, times in ((size + 1, longer), (size, pieces - longer if size else 0)):
+                        call(multiply, (width, blocks, times, a, 16, address(table), count, 16, u + plane * u_plane * 4,
                                         u_block, c, 16, T * 16, add))
-                        a += width * tiles * 64
-                        c += width * tiles * 64
-            _gather(outputs, whole_outputs, m, y, M, T, t0, t1, TH, TW, ob, ob + blocks, scratch)
+                        a += width * times * 64
+                        c += width * times * 64
+            _gather(outputs, whole_outputs, m, y, M, T, tiles, t0, t1, ob, ob + blocks, scratch)
 
 
 @kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i', ['float32'])
@@ -182,29 +196,30 @@ def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, 
     `pair` x `piece` blocks is completed at a time; else that of all blocks is summed in U over the groups of tiles."""
     N, _, H, W, _ = dy.shape
     ICB, planes = x.shape[1], (m + 2) ** 2
-    TH, TW = (H + m - 1) // m, (W + m - 1) // m
+    tiles = placed(N, H, W, m)
     z0, z1 = (0, dy.shape[1]) if once else (ob0, ob1)         # the blocks in Z
     v_plane, z_plane = _odd_lines(ICB * T * 16), _odd_lines((z1 - z0) * T * 16)
     u_block = piece * 256
     u_plane = _odd_lines((pair if once else ob1 - ob0) * u_block)
     pieces = (16 + limit - 1) // limit
-    for t0 in range(0, N * TH * TW, T):
-        t1 = min(N * TH * TW, t0 + T)
+    for t0 in range(0, tiles[4][3], T):
+        t1 = min(tiles[4][3], t0 + T)
         if not once:
-            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, t0, t1, TH, TW, 0, ICB, scratch)
-            _scatter(gradients, m, m, address(Z), z_plane, T, dy, t0, t1, TH, TW, ob0, ob1, scratch)
+            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, tiles, t0, t1, 0, ICB, scratch)
+            _scatter(gradients, m, m, address(Z), z_plane, T, dy, tiles, t0, t1, ob0, ob1, scratch)
         for ob in range(ob0, ob1, pair):
             blocks = min(pair, ob1 - ob)
             for i0 in range(0, ICB, piece):
                 count = min(piece, ICB - i0)
                 u = address(U) + (0 if once else (ob - ob0) * u_block * 4)
                 for plane in range(planes):
-                    b = address(Z) + (plane * z_plane + (ob - z0) * T * 16) * 4
-                    a = address(V) + (plane * v_plane + i0 * T * 16) * 4
+                    lo, hi = span(tiles, plane // (m + 2), plane % (m + 2), t0, t1)
+                    b = address(Z) + (plane * z_plane + ((ob - z0) * T + lo - t0) * 16) * 4
+                    a = address(V) + (plane * v_plane + (i0 * T + lo - t0) * 16) * 4
                     c = u + plane * u_plane * 4
                     for k in range(pieces):
                         width = (16 + k) // pieces
-                        call(outer, (width, blocks, count, a, T * 16, 0, 16, b, 0, T * 16, 1, t1 - t0, c, 256, u_block,
+                        call(outer, (width, blocks, count, a, T * 16, 0, 16, b, 0, T * 16, 1, hi - lo, c, 256, u_block,
                                      1 if t0 > 0 else 0))
                         a += width * 4
                         c += width * 64

@@ -34,10 +34,11 @@ class Class:
         return self.kind in ('convolutional', 'connected')
 
     def pixels(self, rows, columns):
-        """Output pixels of a tile as a kernel sees them: Winograd fills up its tiles, narrow columns leave vector registers empty."""
+        """Output pixels of a tile as a kernel sees them: Winograd's short tiles cost more than they hold, narrow columns leave vector registers empty."""
         if self.algorithm.startswith('winograd'):
             m = int(self.algorithm[-1])
-            return -(-rows // m) * m * (-(-columns // m) * m)
+            tall, wide = (n // m * m + (n % m + 2 * (n % m > 0)) * m / (m + 2) for n in map(np.asarray, (rows, columns)))
+            return tall * wide
         return rows * np.maximum(columns, NARROW * (np.asarray(columns) > 0)) if self.filters else rows * columns
 
     @property

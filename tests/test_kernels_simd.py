@@ -72,6 +72,15 @@ def test_3x3(algorithm, shape):
     compare(algorithm, *shape)
 
 
+@pytest.mark.parametrize('algorithm', ['winograd2', 'winograd4'])
+def test_short_tiles(algorithm):
+    """Maps whose sides leave every remainder, alone and behind whole tiles, in groups of tiles that begin and end anywhere."""
+    for h, w in itertools.product([1, 2, 3, 4, 5, 6, 7, 8], repeat=2):
+        compare(algorithm, 2, 2, 3, h, w)
+    for h, w in itertools.product([29, 30, 31], repeat=2):
+        compare(algorithm, 5, 1, 1, h, w)
+
+
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('k, stride, dilation', [(1, 1, 1), (1, 2, 1), (3, 2, 1), (2, 3, 1), (5, 1, 1), (3, 1, 2), (7, 2, 1), (3, 2, 3)])
 def test_direct(k, stride, dilation, shape):
@@ -127,6 +136,7 @@ def test_choice():
     assert kernels.choose('forward', 64, 128, 3, 1, 38, 38) == 'winograd4'
     assert kernels.choose('forward', 3, 32, 3, 1, 608, 608) == 'direct'
     assert kernels.choose('forward', 512, 512, 3, 1, 7, 9) == 'winograd2'
+    assert kernels.choose('forward', 128, 128, 3, 1, 8, 9) == 'winograd4'
     assert kernels.choose('forward', 64, 64, 3, 1, 7, 9) == kernels.choose('forward', 512, 512, 3, 1, 4, 99) == 'direct'
     for other in [dict(k=1), dict(stride=2), dict(dilation=2), dict(groups=2), dict(k=(3, 1))]:
         assert kernels.choose('forward', **{**dict(in_channels=64, out_channels=64, k=3, stride=1, map_h=38, map_w=38), **other}) == 'direct'

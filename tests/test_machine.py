@@ -33,9 +33,11 @@ def test_a_class_not_measured_borrows_by_arithmetic():
     assert find(measured, Class('convolutional', 64, 128, 1), 'backward_data') is None
 
 
-def test_winograd_fills_up_its_tiles():
+def test_short_tiles_of_winograd_cost_more_than_they_hold():
     kind = Class('convolutional', 64, 64, 3, algorithm='winograd4')
-    assert kind.pixels(5, 8) == 64 and replace(kind, algorithm='direct').pixels(5, 8) == 40
+    assert kind.pixels(4, 8) == 32 and kind.pixels(5, 8) == 48 and kind.pixels(6, 1) == pytest.approx(20 / 3 * 2)       # 3 of 6 rows, 4 and 3 of 6
+    assert kind.pixels(0, 8) == 0 and list(kind.pixels(np.arange(4, 6), 4)) == [16, 24]
+    assert replace(kind, algorithm='winograd2').pixels(3, 2) == 7 and replace(kind, algorithm='direct').pixels(5, 8) == 40
     assert replace(kind, algorithm='direct').pixels(5, 1) == 20
 
 
