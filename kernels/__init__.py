@@ -32,7 +32,7 @@ _HOME = {
     'rearrange': 'upsample_forward upsample_backward reorg_forward reorg_backward dropout',
     'layout': 'BLOCK blocks to_blocked from_blocked pack_filters unpack_filters',
     'algorithms': 'choose choosable set_winograd set_rates ALGORITHMS',
-    'threads': 'set_threads get_threads',
+    'threads': 'set_threads get_threads looking_aside',
     'jit': 'load',
 }
 _HOME = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -1,13 +1,16 @@
 """Threads inside one process, and the memory each works in. Kernels release the GIL, so plain Python threads run them."""
 import os
 import threading
+import time
+from contextlib import contextmanager
 
 import numpy as np
 
 LINE = 16                       # floats of a cache line
 STREAM_BYTES = 5_000_000        # larger arrays are gone from the caches before they are read again
+GAP = 5e-3                      # seconds of a long kernel between two looks at something else
 
-_team, _count = None, 1
+_team, _count, _aside = None, 1, None
 _local = threading.local()
 
 
@@ -28,13 +31,39 @@ def get_threads():
     return _count
 
 
-def spread(units, work):
-    """Call work(first, last) for consecutive parts of range(units), on all threads at once; return when all are done."""
+@contextmanager
+def looking_aside(aside):
+    """Inside it, a long kernel that this thread computes alone is interrupted every GAP seconds or so by aside(); None: by nothing."""
+    global _aside
+    before, _aside = _aside, aside and (threading.get_ident(), aside)
+    try:
+        yield
+    finally:
+        _aside = before
+
+
+def spread(units, work, whole=False):
+    """Call work(first, last) for consecutive parts of range(units), on all threads at once; return when all are done. whole: parts that follow each
+    other on one thread cost more than one does."""
     parts = min(_count, units)
-    if parts <= 1:
+    if parts > 1:
+        _team.run(work, [units * i // parts for i in range(parts + 1)])
+    elif _aside is None or whole or units < 2 or _aside[0] != threading.get_ident():
         work(0, units)
-        return
-    _team.run(work, [units * i // parts for i in range(parts + 1)])
+    else:
+        _slices(units, work, _aside[1])
+
+
+def _slices(units, work, aside):
+    """Work in slices as long as GAP; how long one takes, the one before tells."""
+    first, step = 0, max(1, units // 16)
+    while first < units:
+        begun, last = time.perf_counter(), min(units, first + step)
+        work(first, last)
+        step = max(1, int(min(units, (last - first) * GAP / max(1e-9, time.perf_counter() - begun))))
+        first = last
+        if first < units:
+            aside()
 
 
 def streams(y):

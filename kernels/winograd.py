@@ -168,6 +168,6 @@ def backward_weights(m, dw, x, dy):
         shared = workspace('all', *g.shared)
         if g.by_blocks:
             spread(icb + ocb, partial(fill, shared))
-        spread(-(-ocb // pair), partial(part, shared))
+        spread(-(-ocb // pair), partial(part, shared), whole=not g.by_blocks)
 
     return run if g.tiles else nothing

@@ -141,7 +141,7 @@ class Sum:
     """
 
     def __init__(self, comm, found, array, scratch, tag, half=False):
-        self.hops = []
+        self.hops, self.comm = [], comm
         for stage in found:
             hop = (HalfHop if half and stage.outermost else Hop)(comm, stage, array, scratch, tag + 2 * stage.outermost)
             array = hop.mine

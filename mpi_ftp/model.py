@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from . import kernels
 from .exchange import Exchange
 from .group import GroupRun
 from .layers.base import State
@@ -38,7 +39,7 @@ class Model:
         self.network, self.plan, self.comm, self.dtype = network, plan, comm, np.dtype(dtype)
         self.training, self.overlap, self.losses = training, overlap, losses or {}
         check(network, plan)
-        self.half_halos = halos == 'half'
+        self.half_halos, self.aside = halos == 'half', self.poll if training and overlap and comm.size > 1 else None
         self.layouts = plan.layouts(network)
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
         self.tag, self.seeds, self.arrived, self.outputs, self.watched, self.pending = 0, {}, set(), {}, None, None
@@ -192,20 +193,22 @@ class Model:
         for index, state in self.states.items():
             state.key += index
         tile = Tile(self.picture, picture)
-        for group in self.groups:
-            if self.training:
-                self.optimizer.settle(group.layers)
-            group.forward(tile)
-            self.parameters.release(group.layers)
+        with kernels.looking_aside(self.aside):
+            for group in self.groups:
+                if self.training:
+                    self.optimizer.settle(group.layers)
+                group.forward(tile)
+                self.parameters.release(group.layers)
         return self.value
 
     def backward(self, reduce=True):
         """Run backwards from the losses of the last forward; adds to the gradients. reduce: this completes the batch, sum over ranks."""
         self.reducing = reduce
         self.arrived.clear()
-        for group in reversed(self.groups):
-            group.backward()
-        self.catch_up()
+        with kernels.looking_aside(self.aside):
+            for group in reversed(self.groups):
+                group.backward()
+            self.catch_up()
 
     def rest(self):
         """Complete the step, and give back to the system what holds nothing until the next one: tiles, gradients, what kernels work in."""

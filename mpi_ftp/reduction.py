@@ -2,7 +2,7 @@
 
 Buckets in the order of the backward pass; a bucket is summed in pieces. Those whose sums are needed at about the same time make a lane, in which a
 few pieces are under way at a time: what a late layer waits for does not stand before what an early one needs sooner. Nothing moves by itself:
-whoever computes calls poll() between layers. Everything is decided in the constructor.
+whoever computes calls poll() between layers, and in the midst of long kernels. Everything is decided in the constructor.
 """
 import time
 
@@ -12,7 +12,7 @@ from .allreduce import LINE, Sum, by_host, room, stages
 
 PART = 60 << 10             # bytes of a message: MPI sends up to 64 KiB without asking, and TCP moves such messages with the least work
 PIECE = 1 << 19             # bytes that are summed at a time inside a host
-SCRATCH = 5 << 18           # bytes of what others send, for a lane's pieces under way: what waits in a socket delays halos and norms behind it
+SCRATCH = 5 << 17           # bytes of what others send, for a lane's pieces under way: what waits in a socket delays halos and norms behind it
 SLOTS = 4, 32               # pieces of a lane under way: at least, at most; what a link does until somebody looks again must not be less
 TAGS = 16000                # of the first piece; exchanges count from 1
 TURNS = 1000                # pieces before a tag comes back
@@ -57,8 +57,13 @@ class Lane:
             self.begun += 1
 
     def advance(self):
-        """Go on with what is under way."""
-        self.active = [(number, piece) for number, piece in self.active if not piece.advance()]
+        """Go on with what is under way. Messages arrive in the order of pieces: where one waits, those behind it in the same round need not be asked."""
+        waiting, left = set(), []
+        for number, piece in self.active:
+            if (piece.comm, piece.at) in waiting or not piece.advance():
+                waiting.add((piece.comm, piece.at))
+                left.append((number, piece))
+        self.active = left
 
 
 class Reduction:

@@ -52,6 +52,38 @@ def test_an_error_arrives_after_all_are_done(crew, at):
     assert sorted(done + [at]) == [0, 1, 2, 3, 4]
 
 
+def test_a_long_kernel_is_interrupted(monkeypatch):
+    done, looks = [], []
+
+    def work(first, last):
+        time.sleep(.001 * (last - first))
+        done.append((first, last))
+    monkeypatch.setattr(threads, 'GAP', .01)
+    with threads.looking_aside(lambda: looks.append(len(done))):
+        threads.spread(64, work)
+        assert [first for first, _ in done] == [0] + [last for _, last in done[:-1]] and done[-1][1] == 64
+        assert len(done) > 4 and max(last - first for first, last in done) <= 10 and looks == list(range(1, len(done)))
+        for unbroken in (lambda: threads.spread(64, work, whole=True), lambda: threads.spread(1, work), lambda: elsewhere(threads.spread, 64, work)):
+            done.clear()
+            unbroken()
+            assert len(done) == 1
+        done.clear()
+        threads.spread(640, lambda first, last: done.append((first, last)))
+        assert 2 <= len(done) < 6                       # a short one, once unless this process is not at work
+        with pytest.raises(KeyError), threads.looking_aside(lambda: {}['failed']):
+            threads.spread(64, work)
+    done.clear()
+    threads.spread(64, work)
+    assert done == [(0, 64)]
+
+
+def elsewhere(function, *arguments):
+    """Call it on another thread."""
+    thread = threading.Thread(target=function, args=arguments)
+    thread.start()
+    thread.join()
+
+
 def test_a_second_caller_works_alone(crew):
     """Work that spreads again, and a call from another thread meanwhile."""
     inner = []

@@ -4,6 +4,7 @@ import pytest
 from core import NETWORKS, Quadratic, make_network, picture
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp.kernels import threads
 from mpi_ftp.model import Model
 from mpi_ftp.optimizer import lanes
 from mpi_ftp.plan import by_hand
@@ -15,10 +16,11 @@ def buckets_of_one_layer(monkeypatch):
     monkeypatch.setattr('mpi_ftp.parameters.BUCKET', 1)
 
 
-def trained(network, plan, comm, steps, late):
-    """A Model after so many steps, the last of which is not settled."""
-    model = Model(network, plan, comm, np.float64, losses={head.index: Quadratic() for head in network.heads})
+def trained(network, plan, comm, steps, late, dtype=np.float64, aside=True):
+    """A Model after so many steps, the last of which is not settled. aside: what Model.aside becomes; True leaves it."""
+    model = Model(network, plan, comm, dtype, losses={head.index: Quadratic() for head in network.heads})
     model.optimizer.late = late
+    model.aside = model.aside if aside is True else aside
     model.parameters.initialise(3)
     for step in range(steps):
         model.forward(picture(network, plan.batch, model.picture), [None] * plan.batch, key=step)
@@ -65,3 +67,18 @@ def test_weights_change_before_their_layer_runs(tmp_path):
     assert changed() == early
     model.forward(picture(network, 2, model.picture), [None] * 2)
     assert changed() == layers
+
+
+@pytest.mark.mpi(1, 2, 3)
+def test_sums_go_on_in_the_midst_of_kernels(tmp_path, monkeypatch):
+    """And kernels that are interrupted give the same bits."""
+    monkeypatch.setattr(threads, 'GAP', 0)
+    network, comm = make_network(tmp_path, NETWORKS['tiny-yolo'], 60, 76), comm_module.world()
+    plan, looks = by_hand(network, comm.size, 2, (comm.size, 1), range(len(network))), []
+    assert (trained(network, plan, comm, 0, True).aside is None) == (comm.size == 1)
+    assert Model(network, plan, comm, overlap=False).aside is None
+    models = [trained(network, plan, comm, 3, True, np.float32, aside) for aside in (None, lambda: looks.append(len(looks)))]
+    assert len(looks) > 3 * 2 * len(network)            # some in every layer, forward and backward
+    for model in models:
+        model.rest()
+    assert models[0].parameters.flat.tobytes() == models[1].parameters.flat.tobytes()
