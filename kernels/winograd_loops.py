@@ -144,7 +144,7 @@ def _clear(M, plane, blocks, T, t0, t1, lo, hi):
 def scatter(transform, m, size, x, H, W, group, T, V, scratch, first, last):
     """V of a group of T of the tiles of H x W outputs, for blocks first ... last of x; a tile reads size x size pixels."""
     tiles = placed(x.shape[0], H, W, m)
-    t0, t1 = group * T, min(tiles[4][3], group * T + T)
+    t0, t1 = group * T, min(tiles[-1], group * T + T)
     _scatter(transform, m, size, address(V) + first * T * 64, _odd_lines(x.shape[1] * T * 16), T, x, tiles, t0, t1, first, last, scratch)
 
 
@@ -158,7 +158,7 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, 
     tiles = placed(N, H, W, m)
     v_plane = _odd_lines(ICB * T * 16)
     for group in range(first, last):
-        t0, t1 = group * T, min(tiles[4][3], group * T + T)
+        t0, t1 = group * T, min(tiles[-1], group * T + T)
         if not ready:
             _scatter(inputs, m, m + 2, address(V), v_plane, T, x, tiles, t0, t1, 0, ICB, scratch)
         for ob in range(ob0, ob1, pair):
@@ -202,8 +202,8 @@ def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, 
     u_block = piece * 256
     u_plane = _odd_lines((pair if once else ob1 - ob0) * u_block)
     pieces = (16 + limit - 1) // limit
-    for t0 in range(0, tiles[4][3], T):
-        t1 = min(tiles[4][3], t0 + T)
+    for t0 in range(0, tiles[-1], T):
+        t1 = min(tiles[-1], t0 + T)
         if not once:
             _scatter(inputs, m, m + 2, address(V), v_plane, T, x, tiles, t0, t1, 0, ICB, scratch)
             _scatter(gradients, m, m, address(Z), z_plane, T, dy, tiles, t0, t1, ob0, ob1, scratch)

@@ -19,14 +19,14 @@ def placed(N, H, W, m):
     whole = N * tall if c else 0
     below = whole + N * tall * wide
     both = below + N * wide if r else below
-    return tall, wide, (m - r) % m, (m - c) % m, (whole, below, both, both + (N if r and c else 0))
+    return tall, wide, (m - r) % m, (m - c) % m, whole, below, both, both + (N if r and c else 0)
 
 
 @inline
 def neighbours(tiles, m, t, last):
     """Tiles t ... last that lie side by side: sample, row and column of the first, how many there are, and the rows and columns that each lacks.
     The row and the column are those of the first output that counts. tiles: see `placed`."""
-    tall, wide, rows, columns, (whole, below, both, _) = tiles
+    tall, wide, rows, columns, whole, below, both, _ = tiles
     if t < whole:
         return t // tall, t % tall * m, wide * m, 1, 0, columns
     if t < below:
@@ -49,7 +49,7 @@ def _counts(point, lacking):
 @inline
 def span(tiles, row, column, first, last):
     """Those of the tiles first ... last that element (row, column) counts for: from, to."""
-    _, _, rows, columns, (whole, below, both, end) = tiles
+    _, _, rows, columns, whole, below, both, end = tiles
     across = _counts(column, columns)
     if not _counts(row, rows):
         end = below

@@ -27,7 +27,7 @@ class Model:
     """One rank's part of a network under a plan.
 
     training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel between
-    hosts ('always': within a host too, where parting the work costs more than the wait), and take late layers' steps in the next forward pass.
+    hosts ('always': within a host too, where parting the work costs more than the wait), look after sums in the midst of kernels, and take late layers' steps in the next forward pass.
     deterministic: sums of gradients do not depend on where ranks run; halos, gradients: 'half' sends them in half precision.
     losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same `holders`, to
     share its weights; pages: memory for its tiles, shared with Models that never work at the same time. paged: weights live in a file, in memory
