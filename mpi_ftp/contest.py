@@ -32,8 +32,8 @@ class Entry:
 @dataclass(frozen=True)
 class Figures:
     """Of a contestant's steps: medians of seconds, and of seconds waited for halos, in batch norm's sums, for sums of gradients, of sums of gradients under
-    way, the worst rank's of each; seconds of all ranks' processors; bytes of halos and of gradients on the rank with the most; operations of the rank
-    with the most. rounds: mean seconds of a step in each turn.
+    way, the worst rank's of each (of one rank alone: the first's); seconds of all ranks' processors; bytes of halos and of gradients on the rank with the most;
+    operations of each rank. rounds: mean seconds of a step in each turn; each: seconds of a step on each rank that took such steps.
     """
     seconds: float
     halos: float
@@ -42,8 +42,9 @@ class Figures:
     reductions: float
     processor: float
     sent: tuple
-    flops: int
+    flops: tuple
     rounds: tuple
+    each: tuple
 
     def to_json(self):
         """As they are; of the rounds, how many."""
@@ -126,8 +127,8 @@ class Contestant:
         middles, halos, sums, flops, means = zip(*(g for g in gathered if g))
         columns, rounds = list(zip(*middles)), tuple(map(max, zip(*means)))
         if self.plan.ranks == 1:
-            return Figures(*(median(column) for column in columns), (0, 0), max(flops), rounds)
-        return Figures(*(max(column) for column in columns[:-1]), sum(columns[-1]), (max(halos), max(sums)), max(flops), rounds)
+            return Figures(*middles[0], (0, 0), flops[:1], rounds, columns[0])
+        return Figures(*(max(column) for column in columns[:-1]), sum(columns[-1]), (max(halos), max(sums)), flops, rounds, columns[0])
 
 
 def contest(world, network, entries, machine, job, seconds, least=1, ready=lambda: None, final=None):

@@ -137,17 +137,19 @@ def tell(args, rows, plans, machine):
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of a plan's steps beside what is due. serial: seconds of a step on one rank; bound: seconds that operations (of the rank with the most, at
-    the serial run's pace) and bytes (the most that a rank sends or receives) allow if one hides behind the other.
+    """Figures of a plan's steps beside what is due. serial: seconds of a step on the first rank alone; ideal: seconds of a step if every rank contributed what it
+    does alone; bound: seconds that operations (of each rank at the pace it has alone) and bytes (the most that a rank sends or receives) allow if one hides
+    behind the other.
     """
     plan: Plan
     figures: Figures
     serial: float
+    ideal: float
     bound: float
 
     @property
     def efficiency(self):
-        return self.serial / self.plan.ranks / self.figures.seconds
+        return self.ideal / self.figures.seconds
 
     @property
     def hidden(self):
@@ -156,17 +158,20 @@ class Row:
 
     def to_json(self):
         """Flat; plan: its groups in a line."""
-        return {'batch': self.plan.batch, 'ranks': self.plan.ranks, **self.figures.to_json(), 'serial': self.serial,
+        return {'batch': self.plan.batch, 'ranks': self.plan.ranks, **self.figures.to_json(), 'serial': self.serial, 'ideal': self.ideal,
                 'predicted': self.plan.predicted['seconds'], 'bound': self.bound, 'plan': brief(self.plan)}
 
 
 def count_rows(entries, figures, machine):
-    """Rows of one batch. entries: of each number of ranks, one rank first; figures: {Entry: Figures}."""
+    """Rows of one batch. entries: of each number of ranks, one rank first; figures: {Entry: Figures}. What ranks take alone is known of the first one at least;
+    the others then differ from it by the speeds of the Machine."""
     rows, one = [], figures[entries[0]]
+    alone = one.each if len(one.each) > 1 else [one.seconds * speed / machine.speeds[0] for speed in machine.speeds]
     for entry in entries:
-        found = figures[entry]
-        bound = max(one.seconds * found.flops / one.flops, sum(found.sent) / machine.link[1] if entry.plan.ranks > 1 else 0.0)
-        rows.append(Row(entry.plan, found, one.seconds, bound))
+        found, ranks = figures[entry], entry.plan.ranks
+        computed = max(seconds * flops / one.flops[0] for seconds, flops in zip(alone, found.flops))
+        bound = max(computed, sum(found.sent) / machine.link[1] if ranks > 1 else 0.0)
+        rows.append(Row(entry.plan, found, one.seconds, 1 / sum(1 / seconds for seconds in alone[:ranks]), bound))
     return rows
 
 
@@ -181,7 +186,7 @@ def show(rows, machine):
     for row in rows:
         plan, found = row.plan, row.figures
         cells = [str(plan.batch), str(plan.ranks), f'{1e3 * found.seconds:.1f}', f'{1e3 * plan.predicted["seconds"]:.1f}', f'{row.serial / found.seconds:.2f}x',
-                 f'{row.efficiency:.1%}', f'{row.serial / plan.ranks / row.bound:.1%}']
+                 f'{row.efficiency:.1%}', f'{row.ideal / row.bound:.1%}']
         if plan.ranks > 1:
             cells += [f'{nbytes / 1e6:.2f}' for nbytes in found.sent]
             cells += [f'{1e3 * value:.1f}' for value in (found.processor, found.halos, found.norms, found.sums, found.reductions)]

@@ -22,7 +22,7 @@ from mpi_ftp.plan_table import brief
 from mpi_ftp.region import Region
 from mpi_ftp.rivals import finalists, plan_rows, verdict
 from mpi_ftp.rivals_picture import draw_rivals
-from mpi_ftp.scaling import Row
+from mpi_ftp.scaling import Row, count_rows
 
 
 def test_operations_of_one_rank_are_those_of_the_network(tmp_path):
@@ -40,9 +40,21 @@ def test_operations_of_one_rank_are_those_of_the_network(tmp_path):
 
 
 def test_efficiency_and_hidden_part():
-    row = Row(SimpleNamespace(ranks=2), Figures(.06, .01, .002, .003, .03, .1, (10, 20), 1, (.06,)), serial=.1, bound=.05)
+    row = Row(SimpleNamespace(ranks=2), Figures(.06, .01, .002, .003, .03, .1, (10, 20), (1, 1), (.06,), (.06, .06)), serial=.1, ideal=.05, bound=.05)
     assert row.efficiency == pytest.approx(.1 / 2 / .06) and row.hidden == pytest.approx(.9)
     assert replace(row, figures=replace(row.figures, reductions=0)).hidden is None
+
+
+def test_a_slow_rank_is_due_less(tmp_path):
+    """Of the work of a rank of speed 1 and one of half of it the ideal is two thirds and one third, however the slow one's time became known."""
+    waits = 0.0, 0.0, 0.0, 0.0, 0.0
+    one, two = (Entry(by_hand(make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 48), ranks, 2, (ranks, 1), [0])) for ranks in (1, 2))
+    machine = replace(made_up_machine(2), hosts=(0, 1), speeds=(3.0, 6.0))
+    shared = Figures(.08, *waits, (0, 0), (70, 30), (.08,), (.08, .08))
+    for each in (.1, .2), (.1,):
+        rows = count_rows([one, two], {one: Figures(.1, *waits, (0, 0), (100,), (.1,), each), two: shared}, machine)
+        assert [row.ideal for row in rows] == pytest.approx([.1, .2 / 3]) and [row.efficiency for row in rows] == pytest.approx([1, 2 / 3 / .8])
+        assert [row.bound for row in rows] == pytest.approx([.1, .07]) and rows[1].serial == .1
 
 
 def test_words_of_plans():
@@ -67,9 +79,9 @@ def test_rows_of_plans_and_who_is_best(tmp_path):
     one, two = by_hand(make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 48), 2, 2, (2, 1), [0]), None
     one = replace(one, predicted={'seconds': .1, 'bytes': 1 << 20})
     two = replace(one, groups=one.groups[:1] + (replace(one.groups[-1], recompute=True),))
-    waits = 0.0, 0.0, 0.0, 0.0, 0.0, (0, 0), 1
+    waits = 0.0, 0.0, 0.0, 0.0, 0.0, (0, 0), (1, 1)
     plans = {'3x3': 'grid 3x3 needs 9 ranks, there are 2', 'fused': one, 'again': two, 'auto': one}
-    figures = {Entry(one): Figures(.2, *waits, (.2, .4, .2)), Entry(two): Figures(.19, *waits, (.1, .3, .19))}
+    figures = {Entry(one): Figures(.2, *waits, (.2, .4, .2), (.2, .2)), Entry(two): Figures(.19, *waits, (.1, .3, .19), (.19, .19))}
     rows = plan_rows(plans, figures)
     missing, fused, again, auto = rows
     assert missing.figures is None and 'needs 9 ranks' in missing.reason and auto.same == 'fused' and fused.same == '' and auto.ratio == 1
