@@ -12,7 +12,7 @@ from . import native
 from .caches import caches
 from .jit import address, call, instructions, kernel
 from .phases import framed, phases_of, reach
-from .threads import get_threads, spread, streams, workspace
+from .threads import Spread, get_threads, spread, streams, workspace
 from .transform import emit_transpose
 
 PANEL = 0.28                # part of the second-level cache for the filters of one pass over the inputs
@@ -75,7 +75,7 @@ def turned(w, taps, part, correlate):
     """A correlation with the listed taps of w turned round and transposed, kept in a part of the workspace meanwhile."""
     panel = workspace('all', w.size)[0][part]
     spread(w.shape[1], partial(turn.of(w.dtype), panel, w, taps))
-    correlate(panel.ctypes.data)
+    correlate(panel.ctypes.data, panel)
 
 
 def backward_weights(dw, x, dy, stride, dilation):
@@ -91,7 +91,7 @@ def backward_weights(dw, x, dy, stride, dilation):
         compute(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last, group0, group1)
 
     if units >= PARTS or groups < PARTS:
-        return partial(spread, units, partial(gather, dw, 0, groups))
+        return Spread(units, partial(gather, dw, 0, groups))
 
     def by_rows():
         """Few filters: threads take rows instead, in as many parts for any number of threads, so that sums do not depend on it."""
@@ -125,8 +125,8 @@ def _table(blocks, rows, columns, block_step, row_step, column_step, B):
 
 
 def correlation(y, x, stride, b_block, table, run):
-    """A function of the filters' address (and of what else should live as long) that computes every output of y, on all
-    threads; the arguments are those of `_correlate`."""
+    """A function of the filters' address, and of what lives as long, that computes every output of y, on all threads; the
+    arguments are those of `_correlate`."""
     stream = int(streams(y))
     rows = max(4, FORWARD_PIXELS // max(1, y.shape[3]))
     groups, blocks, pair = y.shape[0] * -(-y.shape[2] // rows), y.shape[1], native.TILE.blocks
@@ -135,14 +135,13 @@ def correlation(y, x, stride, b_block, table, run):
     compute, before = _correlate.of(y.dtype), (native.multiply.address, native.TILE.pixels, pair, stream, y, x, stride)
     after = b_block, table, run, rows, chunk
 
-    def by_rows(filters, *_):
-        spread(groups, lambda first, last: compute(*before, filters, *after, first, last, 0, blocks))
+    def by_rows(filters, alive, first, last):
+        compute(*before, filters, *after, first, last, 0, blocks)
 
-    def by_blocks(filters, *_):
-        spread(-(-blocks // pair),
-               lambda first, last: compute(*before, filters, *after, 0, groups, first * pair, min(blocks, last * pair)))
+    def by_blocks(filters, alive, first, last):
+        compute(*before, filters, *after, 0, groups, first * pair, min(blocks, last * pair))
 
-    return by_rows if groups >= 4 * get_threads() else by_blocks
+    return Spread(groups, by_rows) if groups >= 4 * get_threads() else Spread(-(-blocks // pair), by_blocks)
 
 
 @kernel('i i i i f5 f5 i i i n1 i i i i i i i', ['float32'])

@@ -13,7 +13,7 @@ from .layout import check_maps, check_same
 from .naive_elementwise import ACTIVATIONS
 from .prepared import prepared
 from .rows import NATIVES
-from .threads import spread, streams
+from .threads import Spread, spread, streams
 
 PIECE = 512             # pixels summed in float32
 CHUNK = 2 ** 17         # bytes written from first to last, where the whole is written from last to first
@@ -25,7 +25,7 @@ def moments(sums, x, shift):
     check_maps(x)
     if x.dtype != np.float32:
         return partial(naive.moments, sums, x, shift)
-    return partial(spread, x.shape[1], partial(_moments.of(x.dtype), NATIVES['moments'].address, sums, x, shift))
+    return Spread(x.shape[1], partial(_moments.of(x.dtype), NATIVES['moments'].address, sums, x, shift))
 
 
 @prepared
@@ -35,7 +35,7 @@ def normalize_activate(y, z, scale, shift, activation):
     if z.dtype != np.float32:
         return partial(naive.normalize_activate, y, z, scale, shift, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'forward', y is not z and streams(y)].address
-    return partial(spread, z.shape[0] * z.shape[1], partial(_normalize_activate.of(z.dtype), native, y, z, scale, shift))
+    return Spread(z.shape[0] * z.shape[1], partial(_normalize_activate.of(z.dtype), native, y, z, scale, shift))
 
 
 @prepared
@@ -46,7 +46,7 @@ def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, activation):
     if z.dtype != np.float32:
         return partial(naive.activate_backward_reduce, sums, dy, z, scale, shift, mean, istd, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'reduce'].address
-    return partial(spread, z.shape[1], partial(_activate_backward_reduce.of(z.dtype), native, sums, dy, z, scale, shift, mean, istd))
+    return Spread(z.shape[1], partial(_activate_backward_reduce.of(z.dtype), native, sums, dy, z, scale, shift, mean, istd))
 
 
 @prepared
@@ -56,7 +56,7 @@ def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
     if z.dtype != np.float32:
         return partial(naive.activate_backward, dz, dy, z, scale, shift, a, b, c, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'backward', dz is not dy and dz is not z and streams(dz)].address
-    return partial(spread, z.shape[0] * z.shape[1], partial(_activate_backward.of(z.dtype), native, dz, dy, z, scale, shift, a, b, c))
+    return Spread(z.shape[0] * z.shape[1], partial(_activate_backward.of(z.dtype), native, dz, dy, z, scale, shift, a, b, c))
 
 
 def sgd(w, v, g, rate, momentum, decay):

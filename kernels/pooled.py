@@ -16,7 +16,7 @@ from .maxima import first_maximum, shares
 from .naive_elementwise import ACTIVATIONS
 from .prepared import prepared
 from .simd import BLOCK, INT
-from .threads import spread, streams
+from .threads import Spread, streams
 
 
 @prepared
@@ -26,7 +26,7 @@ def normalize_activate_maxpool(p, z, scale, shift, activation, size):
     if z.dtype != np.float32:
         return partial(naive.normalize_activate_maxpool, p, z, scale, shift, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['forward'].address
-    return partial(spread, p.shape[0] * p.shape[1], partial(_forward.of(z.dtype), native, p, z, scale, shift, size))
+    return Spread(p.shape[0] * p.shape[1], partial(_forward.of(z.dtype), native, p, z, scale, shift, size))
 
 
 @prepared
@@ -37,7 +37,7 @@ def maxpool_activate_backward_reduce(sums, dp, z, scale, shift, mean, istd, acti
     if z.dtype != np.float32:
         return partial(naive.maxpool_activate_backward_reduce, sums, dp, z, scale, shift, mean, istd, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['reduce'].address
-    return partial(spread, z.shape[1], partial(_reduce.of(z.dtype), native, sums, dp, z, scale, shift, mean, istd, size))
+    return Spread(z.shape[1], partial(_reduce.of(z.dtype), native, sums, dp, z, scale, shift, mean, istd, size))
 
 
 @prepared
@@ -48,7 +48,7 @@ def maxpool_activate_backward(dz, dp, z, scale, shift, a, b, c, activation, size
     if z.dtype != np.float32:
         return partial(naive.maxpool_activate_backward, dz, dp, z, scale, shift, a, b, c, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['stream' if dz is not z and streams(dz) else 'backward'].address
-    return partial(spread, z.shape[0] * z.shape[1], partial(_backward.of(z.dtype), native, dz, dp, z, scale, shift, a, b, c, size))
+    return Spread(z.shape[0] * z.shape[1], partial(_backward.of(z.dtype), native, dz, dp, z, scale, shift, a, b, c, size))
 
 
 def _check(p, z, size):

@@ -14,7 +14,7 @@ from .layout import check_maps, check_same
 from .maxima import first_maximum, shares
 from .prepared import prepared
 from .simd import BLOCK, INT
-from .threads import spread, streams
+from .threads import Spread, streams
 
 
 @prepared
@@ -23,7 +23,7 @@ def maxpool_forward(y, x, size, stride):
     _check(y, x, size, stride)
     if _plain(y):
         return partial(naive.maxpool_forward, y, x, size, stride)
-    return partial(spread, y.shape[0] * y.shape[1], partial(_forward.of(y.dtype), _natives(size)[0].address, y, x, stride))
+    return Spread(y.shape[0] * y.shape[1], partial(_forward.of(y.dtype), _natives(size)[0].address, y, x, stride))
 
 
 @prepared
@@ -35,7 +35,7 @@ def maxpool_backward(dx, dy, x, size, stride):
         return partial(naive.maxpool_backward, dx, dy, x, size, stride)
     covered = size == stride and dx.shape[2:4] == (dy.shape[2] * size, dy.shape[3] * size)
     native = _natives(size)[3 if covered and streams(dx) else 1 if covered else 2].address
-    return partial(spread, dy.shape[0] * dy.shape[1], partial(_backward.of(dy.dtype), native, dx, dy, x, stride, int(covered)))
+    return Spread(dy.shape[0] * dy.shape[1], partial(_backward.of(dy.dtype), native, dx, dy, x, stride, int(covered)))
 
 
 def _check(y, x, size, stride):

@@ -3,12 +3,13 @@ import os
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
 LINE = 16                       # floats of a cache line
 STREAM_BYTES = 5_000_000        # larger arrays are gone from the caches before they are read again
-GAP = 5e-3                      # seconds of a long kernel between two looks at something else
+GAP = 2e-2                      # seconds of a long kernel between two looks at something else
 
 _team, _count, _aside = None, 1, None
 _local = threading.local()
@@ -42,28 +43,40 @@ def looking_aside(aside):
         _aside = before
 
 
+class Spread:
+    """Work that is done again and again: a call does work(…, first, last), with what it is given, for consecutive parts of range(units), on all threads at
+    once, and returns when all are done. whole: parts that follow each other on one thread cost more than one does."""
+
+    def __init__(self, units, work, whole=False):
+        self.units, self.work, self.whole = units, work, whole
+        self.seconds = 0.0                              # of a unit, when this was last done by a thread that looks aside
+
+    def __call__(self, *given):
+        parts = min(_count, self.units)
+        if parts > 1:
+            _team.run(partial(self.work, *given), [self.units * i // parts for i in range(parts + 1)])
+        elif _aside is None or self.whole or self.units < 2 or _aside[0] != threading.get_ident():
+            self.work(*given, 0, self.units)
+        else:
+            self._slices(given, _aside[1])
+
+    def _slices(self, given, aside):
+        """In slices as long as GAP; how long one takes, the one before tells, or the last time."""
+        first = 0
+        while first < self.units:
+            left = self.units - first
+            slices = max(1, round(left / max(1, GAP / self.seconds))) if self.seconds else 16
+            begun, last = time.perf_counter(), first - (-left // slices)
+            self.work(*given, first, last)
+            self.seconds = (time.perf_counter() - begun) / (last - first)
+            first = last
+            if first < self.units:
+                aside()
+
+
 def spread(units, work, whole=False):
-    """Call work(first, last) for consecutive parts of range(units), on all threads at once; return when all are done. whole: parts that follow each
-    other on one thread cost more than one does."""
-    parts = min(_count, units)
-    if parts > 1:
-        _team.run(work, [units * i // parts for i in range(parts + 1)])
-    elif _aside is None or whole or units < 2 or _aside[0] != threading.get_ident():
-        work(0, units)
-    else:
-        _slices(units, work, _aside[1])
-
-
-def _slices(units, work, aside):
-    """Work in slices as long as GAP; how long one takes, the one before tells."""
-    first, step = 0, max(1, units // 16)
-    while first < units:
-        begun, last = time.perf_counter(), min(units, first + step)
-        work(first, last)
-        step = max(1, int(min(units, (last - first) * GAP / max(1e-9, time.perf_counter() - begun))))
-        first = last
-        if first < units:
-            aside()
+    """Do such work once."""
+    Spread(units, work, whole)()
 
 
 def streams(y):

@@ -13,14 +13,13 @@ so that one tile's elements do not fall into the same cache set.
 """
 import functools
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from . import native, winograd_loops
 from .caches import caches
 from .prepared import nothing
-from .threads import get_threads, spread, streams, workspace
+from .threads import Spread, get_threads, streams, workspace
 from .winograd_loops import SCRATCH, TRANSFORMS, odd_lines
 
 
@@ -127,16 +126,21 @@ def forward(m, y, x, w, turned=False):
     def fill(V, group, first, last):
         scatter(natives['inputs'], m, m + 2, x, h, width, group, g.together, V, *workspace('edge', SCRATCH), first, last)
 
+    transforms = Spread(ocb, lambda filters, first, last: transform(natives['filters'], m, filters, plane, w, int(turned), first, last))
+    fills = Spread(icb, fill)
+    all_groups = Spread(g.groups, lambda filters, V, first, last: part(filters, V, first, last, 0, ocb))
+    one_group = Spread(-(-ocb // pair), lambda filters, V, group, first, last: part(filters, V, group, group + 1, first * pair, min(ocb, last * pair)))
+
     def run():
         shared = filters, V = workspace('all', *g.shared)
         if g.whole:
-            spread(ocb, partial(transform, natives['filters'], m, filters, plane, w, int(turned)))
+            transforms(filters)
         if not g.by_blocks:
-            spread(g.groups, lambda first, last: part(*shared, first, last, 0, ocb))
+            all_groups(*shared)
             return
         for group in range(g.groups):
-            spread(icb, partial(fill, V, group))
-            spread(-(-ocb // pair), lambda first, last: part(*shared, group, group + 1, first * pair, min(ocb, last * pair)))
+            fills(V, group)
+            one_group(*shared, group)
 
     return run if g.tiles else nothing
 
@@ -164,10 +168,12 @@ def backward_weights(m, dw, x, dy):
         V, Z = shared if g.by_blocks else (V, Z)
         loops(*before, V, Z, U, scratch, first * pair, min(ocb, last * pair))
 
+    fills, parts = Spread(icb + ocb, fill), Spread(-(-ocb // pair), part, whole=not g.by_blocks)
+
     def run():
         shared = workspace('all', *g.shared)
         if g.by_blocks:
-            spread(icb + ocb, partial(fill, shared))
-        spread(-(-ocb // pair), partial(part, shared), whole=not g.by_blocks)
+            fills(shared)
+        parts(shared)
 
     return run if g.tiles else nothing

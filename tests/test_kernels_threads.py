@@ -55,9 +55,9 @@ def test_an_error_arrives_after_all_are_done(crew, at):
 def test_a_long_kernel_is_interrupted(monkeypatch):
     done, looks = [], []
 
-    def work(first, last):
-        time.sleep(.001 * (last - first))
-        done.append((first, last))
+    def work(*given):
+        time.sleep(.001 * (given[-1] - given[-2]))
+        done.append(given)
     monkeypatch.setattr(threads, 'GAP', .01)
     with threads.looking_aside(lambda: looks.append(len(done))):
         threads.spread(64, work)
@@ -70,6 +70,16 @@ def test_a_long_kernel_is_interrupted(monkeypatch):
         done.clear()
         threads.spread(640, lambda first, last: done.append((first, last)))
         assert 2 <= len(done) < 6                       # a short one, once unless this process is not at work
+        known = threads.Spread(64, work)
+        for slices in 4, 8, 8, 12:                      # how long it takes is known from the time before, so that it may begin with a long slice
+            known()
+            done.clear()
+            monkeypatch.setattr(threads, 'GAP', .064 / slices)
+            known()
+            assert slices / 2 <= len(done) <= slices and done[-1][1] == 64
+        monkeypatch.setattr(threads, 'GAP', 1.0)
+        known('given')
+        assert done[-1] == ('given', 0, 64)
         with pytest.raises(KeyError), threads.looking_aside(lambda: {}['failed']):
             threads.spread(64, work)
     done.clear()
