@@ -71,15 +71,14 @@ def test_a_long_kernel_is_interrupted(monkeypatch):
         threads.spread(640, lambda first, last: done.append((first, last)))
         assert 2 <= len(done) < 6                       # a short one, once unless this process is not at work
         known = threads.Spread(64, work)
-        for slices in 4, 8, 8, 12:                      # how long it takes is known from the time before, so that it may begin with a long slice
-            known()
+        known()
+        assert known.seconds >= .001
+        for gap, first in ((.016, 16), (.03, 32), (.05, 64), (1e-4, 1)):        # how long a unit takes is known from the time before
             done.clear()
-            monkeypatch.setattr(threads, 'GAP', .064 / slices)
-            known()
-            assert slices / 2 <= len(done) <= slices and done[-1][1] == 64
-        monkeypatch.setattr(threads, 'GAP', 1.0)
-        known('given')
-        assert done[-1] == ('given', 0, 64)
+            monkeypatch.setattr(threads, 'GAP', gap)
+            known.seconds = .001
+            known('given')
+            assert done[0] == ('given', 0, first) and done[-1][-1] == 64
         with pytest.raises(KeyError), threads.looking_aside(lambda: {}['failed']):
             threads.spread(64, work)
     done.clear()
