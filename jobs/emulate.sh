@@ -46,7 +46,9 @@ done
 for i in $(seq "$hosts"); do        # as boards pace messages; this machine may do it otherwise: with bbr whole samples took 17 % longer at 100 Mbit/s
     ip -n "pi$i" route replace 10.77.0.0/24 dev eth0 src "10.77.0.$i" congctl cubic
 done
-ip netns exec pisw sysctl -qw net.bridge.bridge-nf-call-iptables=0 2>/dev/null || true       # a switch is no firewall; without that module it is none anyway
+if ip netns exec pisw test -e /proc/sys/net/bridge/bridge-nf-call-iptables; then
+    ip netns exec pisw sysctl -qw net.bridge.bridge-nf-call-iptables=0      # a switch is no firewall
+fi
 kill -0 "${metronomes[@]}" || refuse "a core cannot be interrupted, see above; hosts would keep to their shares only from tick to tick"
 case $rate in *kbit) kbit=${rate%kbit} ;; *mbit) kbit=${rate%mbit}000 ;; *gbit) kbit=${rate%gbit}000000 ;; esac
 # on fast links every 16 KiB would cost a pass through the emulated switch; slow ones cut what is more than they let through at once to 1,500 bytes

@@ -61,7 +61,7 @@ class Spread:
             self._slices(given, _aside[1])
 
     def _slices(self, given, aside):
-        """In slices as long as GAP; how long one takes, the one before tells, or the last time."""
+        """In slices as long as GAP, half as long again at most; how long one takes, the one before tells, or the last time."""
         first = 0
         while first < self.units:
             left = self.units - first
