@@ -15,11 +15,16 @@ from .threads import get_threads
 
 
 @prepared
-def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm='direct'):
+def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm='direct', taken=None, add=False):
     """y = x * w, "valid": y (N, OCB, Ho, Wo, 16) is overwritten; x (N, ICB, H, W, B) spans exactly
-    H = (Ho - 1) * stride + dilation * (KH - 1) + 1 rows, and columns likewise. w as in the package's head."""
+    H = (Ho - 1) * stride + dilation * (KH - 1) + 1 rows, and columns likewise. w as in the package's head.
+
+    taken: an int64 array of ascending input blocks to sum over, for those of x that are there first, else all; add: to what y holds. Not for groups.
+    """
     _check(y, x, w, stride, dilation, groups)
     if w.ndim == 5:
+        if taken is not None or add:
+            raise ValueError(f'grouped filters {w.shape} take all input blocks of their group, once')
         filters = filters or y.shape[1] * BLOCK
         per = filters // groups
         if grouped.is_depthwise(x, w, per):
@@ -27,11 +32,13 @@ def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm=
         if grouped.is_blocked(x, w, per):
             return partial(grouped.blocked_forward, y, x, w, stride, dilation, per)
         return partial(naive.grouped_forward, y, x, w, stride, dilation, per, filters)
+    if taken is not None and (not len(taken) or taken[0] < 0 or taken[-1] >= x.shape[1] or (np.diff(taken) < 1).any()):
+        raise ValueError(f'input blocks {taken} are not ascending ones of the {x.shape[1]} of {x.shape}')
     if y.dtype != np.float32:
-        return partial(naive.conv_forward, y, x, w, stride, dilation)
+        return partial(naive.conv_forward, y, x, w, stride, dilation, np.arange(x.shape[1]) if taken is None else taken, int(add))
     if algorithm == 'direct':
-        return direct.forward(y, x, w, stride, dilation)
-    return winograd.forward(_tile(algorithm, w, stride, dilation), y, x, w)
+        return direct.forward(y, x, w, stride, dilation, taken, add)
+    return winograd.forward(_tile(algorithm, w, stride, dilation), y, x, w, taken=taken, add=add)
 
 
 @prepared

@@ -21,15 +21,25 @@ WEIGHTS_PIXELS = 800        # pixels summed in registers before the sum is added
 PARTS = 8                   # that the work should have at least, to be shared by threads
 
 
-def forward(y, x, w, stride, dilation):
+def forward(y, x, w, stride, dilation, taken=None, add=False):
     """The work of y = x * w; see `convolution`."""
     OCB, ICB, KH, KW, B, _ = w.shape
     steps = x.strides[1], x.strides[2] * dilation, x.strides[3] * dilation
-    table, run = _table(ICB, KH, KW, *steps, B)
     if y.shape[2] == y.shape[3] == 1:                   # a connected layer: the samples are the pixels of a row
         y, x = y.transpose(3, 1, 2, 0, 4), x[:, :, :1, :1].transpose(3, 1, 2, 0, 4)
         stride = 1
-    return partial(correlation(y, x, stride, w.strides[0] // 4, table, run), w.ctypes.data, w)
+    works = []
+    for first, last in [(0, ICB)] if taken is None else neighbours(taken):
+        table, run = _table(last - first, KH, KW, *steps, B)
+        stored = 1 if add or works else 0 if taken is not None else None
+        works.append(partial(correlation(y, x[:, first:], stride, w.strides[0] // 4, table, run, stored), w[:, first].ctypes.data, w))
+    return works[0] if len(works) == 1 else partial(one_by_one, works)
+
+
+def neighbours(taken):
+    """[(first, last)] of the runs of blocks that follow each other."""
+    ends = np.flatnonzero(np.diff(taken) != 1) + 1
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(taken, ends)]
 
 
 def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
@@ -124,15 +134,15 @@ def _table(blocks, rows, columns, block_step, row_step, column_step, B):
     return np.array([block_step, row_step, column_step]) @ grid // 4, run
 
 
-def correlation(y, x, stride, b_block, table, run):
+def correlation(y, x, stride, b_block, table, run, stored=None):
     """A function of the filters' address, and of what lives as long, that computes every output of y, on all threads; the
-    arguments are those of `_correlate`."""
-    stream = int(streams(y))
+    arguments are those of `_correlate`. stored: None where y is complete then, and may be written past the caches."""
+    stored = 2 * streams(y) if stored is None else stored
     rows = max(4, FORWARD_PIXELS // max(1, y.shape[3]))
     groups, blocks, pair = y.shape[0] * -(-y.shape[2] // rows), y.shape[1], native.TILE.blocks
     chunk = max(1, int(PANEL * caches().l2) // (run * 64 * pair))
 
-    compute, before = _correlate.of(y.dtype), (native.multiply.address, native.TILE.pixels, pair, stream, y, x, stride)
+    compute, before = _correlate.of(y.dtype), (native.multiply.address, native.TILE.pixels, pair, int(stored), y, x, stride)
     after = b_block, table, run, rows, chunk
 
     def by_rows(filters, alive, first, last):
@@ -145,11 +155,11 @@ def correlation(y, x, stride, b_block, table, run):
 
 
 @kernel('i i i i f5 f5 i i i n1 i i i i i i i', ['float32'])
-def _correlate(multiply, pixels, pair, stream, y, x, stride, filters, b_block, table, run, rows, chunk, first, last, ob0, ob1):
+def _correlate(multiply, pixels, pair, stored, y, x, stride, filters, b_block, table, run, rows, chunk, first, last, ob0, ob1):
     """y[n, ob, h, v] = sum over t, k of x[n, 0, h * stride, v * stride] (+ table[t] + k floats) * filters[ob, t, k].
 
     multiply, pixels, pair: micro-kernel, its largest tile in pixels and in blocks. y, x may be strided along all axes but
-    the last. stream: write y past the caches. filters: address of (OCB, table.size, run, 16), blocks b_block floats apart.
+    the last. stored: 0 write y, 1 add to it, 2 write it past the caches. filters: address of (OCB, table.size, run, 16), blocks b_block floats apart.
     rows, chunk: output rows and entries of the table worked on together. Only the row groups first ... last of all samples are computed, and of them the
     blocks ob0 ... ob1.
     """
@@ -170,7 +180,7 @@ def _correlate(multiply, pixels, pair, stream, y, x, stride, filters, b_block, t
                 for h in range(top, min(H, top + rows)):
                     a = address(x) + n * x.strides[0] + h * stride * x.strides[2]
                     c = address(y) + n * y.strides[0] + ob * y.strides[1] + h * y.strides[2]
-                    add = 1 if t > 0 else 2 if stream and count == table.size else 0
+                    add = 1 if t > 0 else stored if stored < 2 or count == table.size else 0
                     for width, tiles in ((size + 1, longer), (size, pieces - longer)):
                         call(multiply, (width, blocks, tiles, a, a_step, address(table) + 8 * t, count, run, b, b_block,
                                         c, c_step, c_block, add))

@@ -8,16 +8,17 @@ import numpy as np
 from .jit import kernel, row
 
 
-@kernel('f5 f5 c6 i i', ['float64'])
-def conv_forward(y, x, w, stride, dilation):
+@kernel('f5 f5 c6 i i n1 i', ['float64'])
+def conv_forward(y, x, w, stride, dilation, taken, add):
     N, OCB, H, W, _ = y.shape
-    _, ICB, KH, KW, B, _ = w.shape
+    _, _, KH, KW, B, _ = w.shape
     for n in range(N):
         for ob in range(OCB):
             for h in range(H):
                 out = row(y, n, ob, h)
-                out[:] = 0
-                for ib in range(ICB):
+                if not add:
+                    out[:] = 0
+                for ib in taken:
                     for kh in range(KH):
                         src = row(x, n, ib, h * stride + kh * dilation)
                         for kw in range(KW):

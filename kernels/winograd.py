@@ -104,17 +104,17 @@ def _offsets(blocks, together):
     return np.arange(blocks) * together * 16
 
 
-def forward(m, y, x, w, turned=False):
+def forward(m, y, x, w, turned=False, taken=None, add=False):
     """The work of y = x * w, or with `turned` filters (blocks transposed, taps reversed) as the input gradient needs; x has
-    two rows and columns more than y."""
+    two rows and columns more than y. taken: the input blocks to sum over, all if None; add: to what y holds."""
     n, ocb, h, width, _ = y.shape
     icb, pair = x.shape[1], native.TILE.blocks
     g = grouping('forward', m, ocb, icb, n, h, width, get_threads())
     natives = _natives(m)
-    outputs = natives['outputs'], natives['streamed outputs' if streams(y) else 'outputs']
-    plane = odd_lines(ocb * icb * 256) if g.whole else 0
-    before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], *outputs, m, y, x, w,
-              int(turned))
+    taken, how = np.arange(icb) if taken is None else taken, 'added ' if add else 'streamed ' if taken is None and streams(y) else ''
+    plane = odd_lines(ocb * len(taken) * 256) if g.whole else 0
+    before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], natives['outputs'], natives[how + 'outputs'],
+              int(add), m, y, x, w, taken, int(turned))
     between = plane, g.together, g.piece, _offsets(icb, g.together), int(g.by_blocks)
     transform, loops, scatter = (each.of(y.dtype) for each in (winograd_loops.transform_filters, winograd_loops.forward,
                                                                winograd_loops.scatter))
@@ -124,10 +124,10 @@ def forward(m, y, x, w, turned=False):
         loops(*before, filters, *between, V if g.by_blocks else own, M, U, scratch, first, last, ob0, ob1)
 
     def fill(V, group, first, last):
-        scatter(natives['inputs'], m, m + 2, x, h, width, group, g.together, V, *workspace('edge', SCRATCH), first, last)
+        scatter(natives['inputs'], m, m + 2, x, taken, h, width, group, g.together, V, *workspace('edge', SCRATCH), first, last)
 
-    transforms = Spread(ocb, lambda filters, first, last: transform(natives['filters'], m, filters, plane, w, int(turned), first, last))
-    fills = Spread(icb, fill)
+    transforms = Spread(ocb, lambda filters, first, last: transform(natives['filters'], m, filters, plane, w, taken, int(turned), first, last))
+    fills = Spread(len(taken), fill)
     all_groups = Spread(g.groups, lambda filters, V, first, last: part(filters, V, first, last, 0, ocb))
     one_group = Spread(-(-ocb // pair), lambda filters, V, group, first, last: part(filters, V, group, group + 1, first * pair, min(ocb, last * pair)))
 
@@ -158,10 +158,10 @@ def backward_weights(m, dw, x, dy):
     def fill(shared, first, last):
         """Blocks first ... last of V and, counted on, of Z."""
         scratch, = workspace('edge', SCRATCH)
-        for name, size, source, target, b0, b1 in (('inputs', m + 2, x, shared[0], first, min(last, icb)),
-                                                   ('gradients', m, dy, shared[1], max(0, first - icb), last - icb)):
+        for name, size, source, every, target, b0, b1 in (('inputs', m + 2, x, np.arange(icb), shared[0], first, min(last, icb)),
+                                                          ('gradients', m, dy, np.arange(ocb), shared[1], max(0, first - icb), last - icb)):
             if b0 < b1:
-                scatter(natives[name], m, size, source, h, width, 0, g.together, target, scratch, b0, b1)
+                scatter(natives[name], m, size, source, every, h, width, 0, g.together, target, scratch, b0, b1)
 
     def part(shared, first, last):
         V, Z, U, scratch = workspace('own', *g.own)

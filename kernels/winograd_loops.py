@@ -36,6 +36,7 @@ TRANSFORMS = {m: {
     'filters': _transform(f'-filters{m}', G, fetch=True),
     'outputs': _transform(f'-outputs{m}', AT),
     'streamed outputs': _transform(f'-streamed-outputs{m}', AT, 'stream'),
+    'added outputs': _transform(f'-added-outputs{m}', AT, 'add'),
     'gradients': _transform(f'-gradients{m}', np.transpose(AT), fetch=True),
     'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), 'add', fetch=True),
 } for m, (BT, G, AT) in MATRICES.items()}
@@ -62,14 +63,13 @@ def _filter(transform, m, w, ob, ib, turned, scratch, target, plane):
     call(transform, (16, source, 768, 256, 16, target, (m + 2) * plane, plane, 16, w.strides[1] // 4))
 
 
-@kernel('i i c1 i c6 i i i', ['float32'])
-def transform_filters(transform, m, U, plane, w, turned, first, last):
-    """U (planes, OCB, ICB, 16, 16) for output blocks first ... last."""
-    ICB = w.shape[0] if turned else w.shape[1]
+@kernel('i i c1 i c6 n1 i i i', ['float32'])
+def transform_filters(transform, m, U, plane, w, taken, turned, first, last):
+    """U (planes, OCB, input blocks taken, 16, 16) for output blocks first ... last."""
     scratch = np.empty(9 * 256, np.float32)
     for ob in range(first, last):
-        for ib in range(ICB):
-            _filter(transform, m, w, ob, ib, turned, scratch, address(U) + (ob * ICB + ib) * 1024, plane)
+        for i in range(taken.size):
+            _filter(transform, m, w, ob, taken[i], turned, scratch, address(U) + (ob * taken.size + i) * 1024, plane)
 
 
 @inline
@@ -108,8 +108,8 @@ def _short(scratch, m, size, x, n, b, h, v, rows, columns):
 
 
 @inline
-def _gather(transform, whole, m, y, M, T, tiles, first, last, b0, b1, scratch):
-    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y; whole tiles by `whole`."""
+def _gather(transform, whole, add, m, y, M, T, tiles, first, last, b0, b1, scratch):
+    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y, or add it there; whole tiles by `whole`."""
     plane = _odd_lines((b1 - b0) * T * 16)
     row, column = y.strides[2] // 4, y.strides[3] // 4
     for b in range(b0, b1):
@@ -126,7 +126,7 @@ def _gather(transform, whole, m, y, M, T, tiles, first, last, b0, b1, scratch):
                     for i in range(rows, m):
                         target, found = line(y, n, b, h + i - rows)[(v + k * m) * 16:], (i * m + columns) * 16
                         for j in range((m - columns) * 16):
-                            target[j] = scratch[found + j]
+                            target[j] = scratch[found + j] + (target[j] if add else np.float32(0))
             source += count * 64
             t += count
 
@@ -140,27 +140,34 @@ def _clear(M, plane, blocks, T, t0, t1, lo, hi):
         M[first + (hi - t0) * 16:first + (t1 - t0) * 16] = 0
 
 
-@kernel('i i i f5 i i i i c1 c1 i i', ['float32'])
-def scatter(transform, m, size, x, H, W, group, T, V, scratch, first, last):
-    """V of a group of T of the tiles of H x W outputs, for blocks first ... last of x; a tile reads size x size pixels."""
+@kernel('i i i f5 n1 i i i i c1 c1 i i', ['float32'])
+def scatter(transform, m, size, x, taken, H, W, group, T, V, scratch, first, last):
+    """V of a group of T of the tiles of H x W outputs, for the blocks of x that taken[first] ... taken[last] name; a tile reads size x size pixels."""
     tiles = placed(x.shape[0], H, W, m)
     t0, t1 = group * T, min(tiles[-1], group * T + T)
-    _scatter(transform, m, size, address(V) + first * T * 64, _odd_lines(x.shape[1] * T * 16), T, x, tiles, t0, t1, first, last, scratch)
+    _take(transform, m, size, address(V), _odd_lines(taken.size * T * 16), T, x, taken, tiles, t0, t1, first, last, scratch)
 
 
-@kernel('i i i i i i i i f5 f5 c6 i c1 i i i n1 i c1 c1 c1 c1 i i i i', ['float32'])
-def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, y, x, w, turned, whole, whole_plane, T, piece, table,
+@inline
+def _take(transform, m, size, V, plane, T, x, taken, tiles, t0, t1, first, last, scratch):
+    """_scatter of blocks that need not be neighbours."""
+    for i in range(first, last):
+        _scatter(transform, m, size, V + i * T * 64, plane, T, x, tiles, t0, t1, taken[i], taken[i] + 1, scratch)
+
+
+@kernel('i i i i i i i i i f5 f5 c6 n1 i c1 i i i n1 i c1 c1 c1 c1 i i i i', ['float32'])
+def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, more, m, y, x, w, taken, turned, whole, whole_plane, T, piece, table,
              ready, V, M, U, scratch, first, last, ob0, ob1):
-    """Groups first ... last of T tiles of output blocks ob0 ... ob1. whole: U of all filters; without (whole_plane 0) the
-    filters of `piece` input blocks are transformed at a time. ready: V is there already."""
+    """Groups first ... last of T tiles of output blocks ob0 ... ob1, from the input blocks `taken`; more: add to what y holds. whole: U of all
+    filters; without (whole_plane 0) the filters of `piece` input blocks are transformed at a time. ready: V is there already."""
     N, _, H, W, _ = y.shape
-    ICB, planes = x.shape[1], (m + 2) ** 2
+    ICB, planes = taken.size, (m + 2) ** 2
     tiles = placed(N, H, W, m)
     v_plane = _odd_lines(ICB * T * 16)
     for group in range(first, last):
         t0, t1 = group * T, min(tiles[-1], group * T + T)
         if not ready:
-            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, tiles, t0, t1, 0, ICB, scratch)
+            _take(inputs, m, m + 2, address(V), v_plane, T, x, taken, tiles, t0, t1, 0, ICB, scratch)
         for ob in range(ob0, ob1, pair):
             blocks = min(pair, ob1 - ob)
             m_plane = _odd_lines(blocks * T * 16)
@@ -172,7 +179,7 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, 
                     u, u_plane, u_block = address(U), _odd_lines(pair * piece * 256), piece * 256
                     for j in range(blocks):
                         for i in range(count):
-                            _filter(filters, m, w, ob + j, i0 + i, turned, scratch, u + (j * u_block + i * 256) * 4, u_plane)
+                            _filter(filters, m, w, ob + j, taken[i0 + i], turned, scratch, u + (j * u_block + i * 256) * 4, u_plane)
                 for plane in range(planes):
                     lo, hi = span(tiles, plane // (m + 2), plane % (m + 2), t0, t1)
                     if i0 == 0 and hi - lo < t1 - t0:
@@ -187,7 +194,7 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, m, 
                                         u_block, c, 16, T * 16, add))
                         a += width * times * 64
                         c += width * times * 64
-            _gather(outputs, whole_outputs, m, y, M, T, tiles, t0, t1, ob, ob + blocks, scratch)
+            _gather(outputs, whole_outputs, more, m, y, M, T, tiles, t0, t1, ob, ob + blocks, scratch)
 
 
 @kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i', ['float32'])

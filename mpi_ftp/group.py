@@ -8,6 +8,7 @@ import numpy as np
 
 from .backward import BackwardPass
 from .exchange import Exchange
+from .instalments import Instalments, parted, sums_over
 from .network import PICTURE
 from .region import NOTHING, Layout
 from .tape import Tape
@@ -23,16 +24,25 @@ class GroupRun:
         self.exchanges = {}
         for source in buffers.sources:
             if source != PICTURE:
-                dst = Layout(layouts[source].shape, tuple(s.held.get(source, NOTHING) for s in shares))
-                self.exchanges[source] = Exchange(model.comm, layouts[source], dst, buffers.pads.get(source, 0.0),
-                                                  model.network.block(source), model.dtype, model.next_tag(), model.half_halos)
+                self.exchanges[source] = self.way_there(source, layouts[source], [s.held.get(source, NOTHING) for s in shares])
+        self.arrivals = [each for each in self.exchanges.values() if isinstance(each, Instalments)]       # of the first layer's input, if they come so
         self.returns = {source: self.way_back(source, exchange, layouts, shares) for source, exchange in self.exchanges.items()} if self.training else {}
         self.d = {}
         self.build(layouts, shares, arena)
 
+    def way_there(self, source, layout, held):
+        """The exchange that brings an input: in instalments where others own what the first layer sums over, and have to send it to another host."""
+        start, model = self.plan.start, self.model
+        dst = Layout(layout.shape, tuple(held))
+        about = self.buffers.pads.get(source, 0.0), self.network.block(source), model.dtype
+        apart = not self.plan.parted and sums_over(self.network.layers[start], source) and any(map(model.overlaps, range(model.comm.size)))
+        parts = parted(layout, held) if apart else []
+        found = [Exchange(model.comm, src, dst, *about, model.next_tag(), model.half_halos) for src in ([src for src, _ in parts] or [layout])]
+        return Instalments(found, [taken for _, taken in parts]) if parts else found[0]
+
     def build(self, layouts, shares, arena):
         """Tiles and views of all that a step does here."""
-        self.core = self.interior()
+        self.core = NOTHING if self.arrivals else self.interior()
         self.tape = Tape(self, self.share, self.buffers, arena, 0, self.aliases())
         self.tiles = self.tape.tiles
         if self.training:
@@ -103,11 +113,14 @@ class GroupRun:
                     return False
         return True
 
-    def boxes(self, index, computed, turn):
-        """How a layer's computed region is taken: whole, or core and rims where halos are under way."""
+    def pieces(self, index, computed, turn):
+        """[(box, part of the input)]: how a layer's computed region is taken: whole, in core and rims where halos are under way, in parts of the input where
+        that comes in instalments."""
+        if index == self.plan.start and turn == 0 and self.arrivals:
+            return [(computed, {'taken': taken, 'add': k > 0}) for k, taken in enumerate(self.arrivals[0].taken)]
         if index == self.plan.start and turn == 0 and not self.core.empty:
-            return self.bands() + computed.minus(self.core)
-        return [computed]
+            return [(box, {}) for box in self.bands() + computed.minus(self.core)]
+        return [(computed, {})]
 
     def bands(self):
         """The core in a few bands of rows, so that messages can progress between them."""
@@ -140,6 +153,11 @@ class GroupRun:
             tape.compute(first, [use])
             for exchange in self.exchanges.values():
                 exchange.poll()
+        for arrival in self.arrivals:
+            for use in tape.uses[first][:-1]:
+                arrival.finish_next(self.model.poll)
+                tape.compute(first, [use])
+                ready += 1
         self.finish_inputs()
         for index in self.layers:
             if self.network.layers[index].is_head:

@@ -3,13 +3,28 @@
 Works on Extents, for many groups that begin at the same layer at once.
 """
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
 from .buffers import sources_of
 from .extents import cells, clip, lengths, product
+from .instalments import COUNT, sums_over
 from .layer_cost import HIDDEN, ITEM, SHOWN
 from .network import PICTURE
+from .tile import BLOCK
+
+
+class Input(NamedTuple):
+    """What groups read of a tensor. summed: the first layer only sums over its channels; boxes as they are stored, inside the tensor, and of the gradient;
+    numbers in these."""
+    source: int
+    summed: bool
+    stored: tuple
+    held: tuple
+    sizes: np.ndarray
+    returns: tuple
+    sizes_back: np.ndarray
 
 
 class MessageCosts:
@@ -20,9 +35,8 @@ class MessageCosts:
         self.ranks, self.one_host = len(pace), len(set(machine.hosts)) == 1
 
     def inputs(self, extents, start, rows):
-        """[(source, stored boxes, boxes inside the tensor, their sizes, boxes of the gradient, their sizes)] of the groups [start, stop) for a slice of
-        the stops."""
-        found = []
+        """The Inputs of the groups [start, stop) for a slice of the stops."""
+        found, first = [], self.network.layers[start]
         for source in sources_of(self.network, start, int(extents.stops[rows][-1])):
             shape = self.network.tensor_shape(source, self.batch)
             stored = some_rows(extents.held(start, source), rows)
@@ -30,17 +44,17 @@ class MessageCosts:
             if self.training and source != PICTURE:
                 back = clip(some_rows(extents.held(start, source, back=True), rows), shape)
                 returned = product(lengths(back))
-            found.append((source, stored, held, product(lengths(held)), back, returned))
+            found.append(Input(source, sums_over(first, source), stored, held, product(lengths(held)), back, returned))
         return found
 
     def enter(self, entries, ahead, behind, owned):
         """{part: arrays (rows,)} of entering groups with these `inputs` and of returning gradients: seconds `forward`, `backward` (copies) and `exchange`;
         seconds that gradients are on their way `back`, hidden or not; `halo_bytes` that the busiest rank receives, in so many `messages`. ahead, behind: seconds that messages each way can hide behind; owned(source): one
         row of boxes of an earlier group's tensor."""
-        rows = len(entries[0][3])
-        copied, came, near = np.zeros((rows, 1)), np.zeros(rows, bool), np.ones(rows)
+        rows = len(entries[0].sizes)
+        copied, came, near, parts = np.zeros((rows, 1)), np.zeros(rows, bool), np.ones(rows), np.ones(rows)
         there, back, halo, messages = (np.zeros(rows) for _ in range(4))
-        for source, stored, held, sizes, returns, sizes_back in entries:
+        for source, summed, stored, held, sizes, returns, sizes_back in entries:
             if source == PICTURE:
                 copied = copied + sizes
                 continue
@@ -52,6 +66,9 @@ class MessageCosts:
             copied = copied + 2 * sizes * moved[:, None]
             owners = max(1, prod(int((side > 0).sum()) for side in lengths(mine)))
             peers = messages_to(held, arriving, mine)
+            if summed and not self.one_host:
+                parts = np.where((2 * here <= sizes).all(1), np.minimum(COUNT, blocks(mine)), 1)
+                peers = peers * parts
             there += self.wire(arriving, owners, peers)
             if self.training:
                 back += self.wire((sizes_back - overlap(returns, mine)) * moved[:, None], owners, peers) * (arriving.max(1) > 0)
@@ -61,7 +78,8 @@ class MessageCosts:
         if not self.one_host:
             seconds = seconds + halo * (self.machine.labour * self.pace.max())
         hides = 0.0 if self.one_host else HIDDEN
-        exchange = np.maximum(there - hides * ahead * near, there * SHOWN) + np.maximum(back - hides * behind, back * SHOWN)
+        near, shown = np.where(parts > 1, 1 - 1 / parts, near), np.where(parts > 1, 1 / parts, SHOWN)      # in instalments: see instalments.py
+        exchange = np.maximum(there - hides * ahead * near, there * shown) + np.maximum(back - hides * behind, back * SHOWN)
         return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'back': back, 'halo_bytes': halo, 'messages': messages}
 
     def cut(self, extents, index):
@@ -103,6 +121,12 @@ def own_part(here, sizes, mine):
     if parts_of(mine)[1] > 1:
         return np.zeros(len(sizes))
     return np.where(sizes > 0, here / np.maximum(1, sizes), 1.0).min(1)
+
+
+def blocks(mine):
+    """Blocks of channels of the owner with the most: arrays (rows,)."""
+    lo, hi = mine[1]
+    return np.maximum(1, -(-(hi - lo).max(-1) // BLOCK))
 
 
 def overlap(held, mine):

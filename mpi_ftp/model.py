@@ -26,7 +26,7 @@ from .tile import BLOCK, Tile
 class Model:
     """One rank's part of a network under a plan.
 
-    training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos travel between
+    training: keep tapes and gradients; frozen: batch norm uses running statistics even in training; overlap: compute while halos and channels travel between
     hosts ('always': within a host too, where parting the work costs more than the wait), look after sums in the midst of kernels, and take late layers' steps in the next forward pass.
     deterministic: sums of gradients do not depend on where ranks run; halos, gradients: 'half' sends them in half precision.
     losses: {head's layer: loss}, see loss.py; without one a head can only run forward. parameters: of another Model with the same `holders`, to

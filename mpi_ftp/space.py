@@ -90,9 +90,9 @@ class Space:
         entries = table.inputs[start, rows.start, rows.stop]
         sums = {part: values[rows, start] for part, values in table.sums.items()}
         enter = model.messages.enter(entries, sums['ahead'], sums['behind'], lambda source: self.owned(source, before))
-        self.priced += len(entries[0][3])
+        self.priced += len(entries[0].sizes)
         seconds = sum(sums[part] for part in INNER) + enter['forward'] + enter['backward'] + enter['exchange']
-        held = sums['held'] + sum(sizes.max(1) for _, _, _, sizes, _, _ in entries) * ITEM
+        held = sums['held'] + sum(each.sizes.max(1) for each in entries) * ITEM
         return Steps(table.stops[rows], seconds + 2 * model.machine.call, sums['backward'], sums['sums'], sums['again'], sums['tape'], held)
 
     def parted(self, way, start, parts):

@@ -36,7 +36,7 @@ class Tape:
         for index in run.layers:
             z, y = self.wanted[index]
             computed = share.computed[index]
-            self.uses[index] = [self.use(index, box) for box in run.boxes(index, computed, turn)] if z and index not in self.pooled else []
+            self.uses[index] = [self.use(index, box, **part) for box, part in run.pieces(index, computed, turn)] if z and index not in self.pooled else []
             if y and run.network.layers[index].two_phase:
                 pool = buffers.pooled.get(index)
                 size = run.network.layers[pool].window.size if pool else 1
@@ -49,11 +49,12 @@ class Tape:
         """The tile that input k of a layer is read from; None where a recomputation left it out."""
         return self.pads.get((index, k)) or self.tiles.get(self.run.network.layers[index].inputs[k])
 
-    def use(self, index, box):
+    def use(self, index, box, **part):
+        """part: of the input, where it is taken in instalments."""
         layer = self.run.network.layers[index]
         needs = tuple(layer.needs(box))
         xs, out = [self.source(index, k)[need] for k, need in enumerate(needs)], self.z[index][box]
-        work = layer.ready_forward(out, xs, self.run.states[index]) if out.size and not layer.is_head else None
+        work = layer.ready_forward(out, xs, self.run.states[index], **part) if out.size and not layer.is_head else None
         return Use((box, needs), work)
 
     def compute(self, index, uses):

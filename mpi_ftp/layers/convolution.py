@@ -76,8 +76,13 @@ class Convolution(Layer):
         grouped = {'groups': self.local_groups(state), 'filters': state.channels[1] - state.channels[0]} if self.groups > 1 else {}
         return {'dilation': self.rows.dilation, **grouped, **state.algorithm.get(pass_, {})}
 
-    def ready_forward(self, z, xs, state):
-        return kernels.conv_forward.ready(z, xs[0], state.weights['filters'], self.rows.stride, **self.options(state, 'forward'))
+    @property
+    def sums_channels(self):
+        return self.groups == 1
+
+    def ready_forward(self, z, xs, state, **part):
+        """part: `taken` and `add`, where the input comes in instalments."""
+        return kernels.conv_forward.ready(z, xs[0], state.weights['filters'], self.rows.stride, **self.options(state, 'forward'), **part)
 
     def ready_backward_data(self, dxs, dz, xs, origins, state):
         """dz carries `margin` zeros on each side; origins: where dx begins, from the first pixel that dz's first output reads."""
