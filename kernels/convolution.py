@@ -32,8 +32,7 @@ def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm=
         if grouped.is_blocked(x, w, per):
             return partial(grouped.blocked_forward, y, x, w, stride, dilation, per)
         return partial(naive.grouped_forward, y, x, w, stride, dilation, per, filters)
-    if taken is not None and (not len(taken) or taken[0] < 0 or taken[-1] >= x.shape[1] or (np.diff(taken) < 1).any()):
-        raise ValueError(f'input blocks {taken} are not ascending ones of the {x.shape[1]} of {x.shape}')
+    _check_listed(taken, x)
     if y.dtype != np.float32:
         return partial(naive.conv_forward, y, x, w, stride, dilation, np.arange(x.shape[1]) if taken is None else taken, int(add))
     if algorithm == 'direct':
@@ -42,8 +41,11 @@ def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm=
 
 
 @prepared
-def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0, left=0, filters=None, algorithm='direct'):
+def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0, left=0, filters=None, algorithm='direct', made=None, again=False):
     """dx = gradient with respect to x, overwritten; dx may have any size: pixels that no window reads become 0.
+
+    made: an int64 array of ascending blocks of dx to write, else all. Not for groups. again: what was computed last was the same for other blocks, so
+    that what was made of dy for these may be used again.
 
     dy: carries `margin` rows and columns of zeros on each of its sides (an int, or a tuple (rows, columns)); with
     dilation * (K - 1) of them at stride 1 it is read where it is, with less it is copied first.
@@ -54,6 +56,8 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
     mh, mw = margin if isinstance(margin, tuple) else (margin, margin)
     inner = dy[:, :, mh:dy.shape[2] - mh, mw:dy.shape[3] - mw]
     if w.ndim == 5:
+        if made is not None:
+            raise ValueError(f'grouped filters {w.shape} make all input blocks of their group, once')
         filters = filters or dy.shape[1] * BLOCK
         per = filters // groups
         if grouped.is_depthwise(dx, w, per):
@@ -61,10 +65,11 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
         if grouped.is_blocked(dx, w, per):
             return partial(grouped.blocked_backward_data, dx, dy, w, stride, dilation, per, (mh, mw), top, left)
         return partial(naive.grouped_backward_data, dx, inner, w, stride, dilation, per, filters, top, left)
+    _check_listed(made, dx)
     if dx.dtype != np.float32 or dx.shape[4] != BLOCK:          # no training asks for the gradient of the picture
-        return partial(naive.conv_backward_data, dx, inner, w, stride, dilation, top, left)
+        return partial(naive.conv_backward_data, dx, inner, w, stride, dilation, top, left, np.arange(dx.shape[1]) if made is None else made)
     stencil = None if algorithm == 'direct' else partial(winograd.forward, _tile(algorithm, w, stride, dilation), turned=True)
-    return direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left, stencil)
+    return direct.backward_data(dx, dy, w, stride, dilation, (mh, mw), top, left, stencil, made, again)
 
 
 @prepared
@@ -106,6 +111,12 @@ def _check(y, x, w, stride, dilation, groups):
     spans = tuple((out - 1) * stride + dilation * (k - 1) + 1 for out, k in zip(y.shape[2:4], sizes))
     if y.size and x.shape[2:4] != spans:
         raise ValueError(f'filters of {sizes} at stride {stride}, dilation {dilation} span {spans} pixels for {y.shape}, not {x.shape}')
+
+
+def _check_listed(blocks, x):
+    """Raise ValueError unless `blocks` (None: all) are some of x's, in order."""
+    if blocks is not None and (not len(blocks) or blocks[0] < 0 or blocks[-1] >= x.shape[1] or (np.diff(blocks) < 1).any()):
+        raise ValueError(f'input blocks {blocks} are not ascending ones of the {x.shape[1]} of {x.shape}')
 
 
 def _check_blocks(y, x, w, groups):

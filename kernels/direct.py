@@ -42,8 +42,8 @@ def neighbours(taken):
     return [(int(run[0]), int(run[-1]) + 1) for run in np.split(taken, ends)]
 
 
-def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
-    """The work of dx from dy that carries `margin` (rows, columns) of zeros; see `convolution`. At stride 1, what
+def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None, made=None, again=False):
+    """The work of dx, or of its blocks `made`, from dy that carries `margin` (rows, columns) of zeros; see `convolution`. At stride 1, what
     `stencil(target, source, w)` returns may do in place of the last step: target = source * turned filters.
 
     Input pixels with the same remainder modulo the stride are reached through the same taps: each such phase is a
@@ -52,26 +52,27 @@ def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None):
     OCB, ICB, KH, KW = w.shape[:4]
     need = reach(stride, dilation, KH, KW)
     if margin[0] < need[0] or margin[1] < need[1]:
-        return lambda: backward_data(dx, framed(dy, margin, need), w, stride, dilation, need, top, left, stencil)()
+        return lambda: backward_data(dx, framed(dy, margin, need), w, stride, dilation, need, top, left, stencil, made, again)()
     height, width = dy.shape[2] - 2 * margin[0], dy.shape[3] - 2 * margin[1]
 
     phases = [(r, c) for r in phases_of(stride, dilation, KH, height, top, dx.shape[2])
               for c in phases_of(stride, dilation, KW, width, left, dx.shape[3])]
-    steps, taken = [], 0
+    runs, steps, taken = [(0, ICB)] if made is None else neighbours(made), [], 0
     if sum(r.pixels * c.pixels for r, c in phases) < dx.shape[2] * dx.shape[3]:
-        steps.append(partial(dx.fill, 0))
+        steps += [partial(dx[:, a:b].fill, 0) for a, b in runs]
     for r, c in phases:
         source = dy[:, :, margin[0] + r.source:, margin[1] + c.source:]
         target = dx[:, :, r.target:r.target + stride * r.pixels:stride, c.target:c.target + stride * c.pixels:stride]
         if stencil:
-            steps.append(stencil(target, source[:, :, :r.pixels + KH - 1, :c.pixels + KW - 1], w))
+            steps.append(stencil(target, source[:, :, :r.pixels + KH - 1, :c.pixels + KW - 1], w, made=made, again=again))
             continue
         taps = _taps(r.taps, c.taps, KW)
         size = OCB * ICB * taps.size * 256
         strides = source.strides[1], source.strides[2] * r.spacing, source.strides[3] * c.spacing
         table, run = _table(OCB, len(r.taps), len(c.taps), *strides, 16)
-        correlate = correlation(target, source, 1, size // ICB, table, run)
-        steps.append(partial(turned, w, taps, slice(taken, taken + size), correlate))
+        for a, b in runs:
+            part = slice(taken + size // ICB * a, taken + size // ICB * b)
+            steps.append(partial(turned, w, taps, part, a, b, correlation(target[:, a:b], source, 1, size // ICB, table, run)))
         taken += size
     return steps[0] if len(steps) == 1 else partial(one_by_one, steps)
 
@@ -81,10 +82,10 @@ def one_by_one(steps):
         step()
 
 
-def turned(w, taps, part, correlate):
-    """A correlation with the listed taps of w turned round and transposed, kept in a part of the workspace meanwhile."""
-    panel = workspace('all', w.size)[0][part]
-    spread(w.shape[1], partial(turn.of(w.dtype), panel, w, taps))
+def turned(w, taps, part, b0, b1, correlate):
+    """A correlation with the listed taps of w turned round and transposed, for its input blocks b0 ... b1, kept in a part of the workspace meanwhile."""
+    panel, turns = workspace('all', w.size)[0][part], turn.of(w.dtype)
+    spread(b1 - b0, lambda first, last: turns(panel, w, taps, b0, b0 + first, b0 + last))
     correlate(panel.ctypes.data, panel)
 
 
@@ -222,12 +223,12 @@ def _gather(outer, inputs, pair, dw, x, dy, stride, dilation, rows, first, last,
 transpose = instructions(lambda e, source, target, ahead: emit_transpose(e, e.pointer(source), e.pointer(target), ahead))
 
 
-@kernel('c1 c6 n1 i i', ['float32'])
-def turn(panel, w, taps, first, last):
-    """panel (ICB, OCB, taps, 16, 16): the listed taps of w, each block transposed; input blocks first ... last only."""
+@kernel('c1 c6 n1 i i i', ['float32'])
+def turn(panel, w, taps, begin, first, last):
+    """panel (input blocks from `begin` on, OCB, taps, 16, 16): the listed taps of w, each block transposed; input blocks first ... last only."""
     OCB = w.shape[0]
     for ib in range(first, last):
         for ob in range(OCB):
             for t in range(taps.size):
                 source = address(w) + ob * w.strides[0] + ib * w.strides[1] + taps[t] * 1024
-                transpose((source, address(panel) + ((ib * OCB + ob) * taps.size + t) * 1024, w.strides[0] // 4))
+                transpose((source, address(panel) + (((ib - begin) * OCB + ob) * taps.size + t) * 1024, w.strides[0] // 4))

@@ -30,14 +30,14 @@ def conv_forward(y, x, w, stride, dilation, taken, add):
                                         out[v, lane] += a * tap[i, lane]
 
 
-@kernel('f5 f5 c6 i i i i')
-def conv_backward_data(dx, dy, w, stride, dilation, top, left):
+@kernel('f5 f5 c6 i i i i n1')
+def conv_backward_data(dx, dy, w, stride, dilation, top, left, made):
     """dy is the interior, without margin."""
     N, ICB, H, W, B = dx.shape
     OCB, _, KH, KW, _, _ = w.shape
     tap = np.empty((16, B), w.dtype)
     for n in range(N):
-        for ib in range(ICB):
+        for ib in made:
             for h in range(H):
                 out = row(dx, n, ib, h)
                 out[:] = 0

@@ -104,18 +104,21 @@ def _offsets(blocks, together):
     return np.arange(blocks) * together * 16
 
 
-def forward(m, y, x, w, turned=False, taken=None, add=False):
+def forward(m, y, x, w, turned=False, taken=None, add=False, made=None, again=False):
     """The work of y = x * w, or with `turned` filters (blocks transposed, taps reversed) as the input gradient needs; x has
-    two rows and columns more than y. taken: the input blocks to sum over, all if None; add: to what y holds."""
+    two rows and columns more than y. taken: the input blocks to sum over, all if None; add: to what y holds; made: the output blocks to write, all if
+    None; again: just before, other blocks of the same outputs were made from the same inputs, whose V is still there."""
     n, ocb, h, width, _ = y.shape
     icb, pair = x.shape[1], native.TILE.blocks
     g = grouping('forward', m, ocb, icb, n, h, width, get_threads())
     natives = _natives(m)
-    taken, how = np.arange(icb) if taken is None else taken, 'added ' if add else 'streamed ' if taken is None and streams(y) else ''
-    plane = odd_lines(ocb * len(taken) * 256) if g.whole else 0
+    how = 'added ' if add else 'streamed ' if taken is None and streams(y) else ''
+    taken, made = np.arange(icb) if taken is None else taken, np.arange(ocb) if made is None else made
+    outs, plane = len(made), odd_lines(len(made) * len(taken) * 256) if g.whole else 0
     before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], natives['outputs'], natives[how + 'outputs'],
-              int(add), m, y, x, w, taken, int(turned))
-    between = plane, g.together, g.piece, _offsets(icb, g.together), int(g.by_blocks)
+              int(add), m, y, x, w, taken, made, int(turned))
+    again = again and g.groups == 1
+    between = plane, g.together, g.piece, _offsets(icb, g.together), int(g.by_blocks or again)
     transform, loops, scatter = (each.of(y.dtype) for each in (winograd_loops.transform_filters, winograd_loops.forward,
                                                                winograd_loops.scatter))
 
@@ -126,10 +129,10 @@ def forward(m, y, x, w, turned=False, taken=None, add=False):
     def fill(V, group, first, last):
         scatter(natives['inputs'], m, m + 2, x, taken, h, width, group, g.together, V, *workspace('edge', SCRATCH), first, last)
 
-    transforms = Spread(ocb, lambda filters, first, last: transform(natives['filters'], m, filters, plane, w, taken, int(turned), first, last))
+    transforms = Spread(outs, lambda filters, first, last: transform(natives['filters'], m, filters, plane, w, taken, made, int(turned), first, last))
     fills = Spread(len(taken), fill)
-    all_groups = Spread(g.groups, lambda filters, V, first, last: part(filters, V, first, last, 0, ocb))
-    one_group = Spread(-(-ocb // pair), lambda filters, V, group, first, last: part(filters, V, group, group + 1, first * pair, min(ocb, last * pair)))
+    all_groups = Spread(g.groups, lambda filters, V, first, last: part(filters, V, first, last, 0, outs))
+    one_group = Spread(-(-outs // pair), lambda filters, V, group, first, last: part(filters, V, group, group + 1, first * pair, min(outs, last * pair)))
 
     def run():
         shared = filters, V = workspace('all', *g.shared)
@@ -139,7 +142,8 @@ def forward(m, y, x, w, turned=False, taken=None, add=False):
             all_groups(*shared)
             return
         for group in range(g.groups):
-            fills(V, group)
+            if not again:
+                fills(V, group)
             one_group(*shared, group)
 
     return run if g.tiles else nothing

@@ -63,13 +63,13 @@ def _filter(transform, m, w, ob, ib, turned, scratch, target, plane):
     call(transform, (16, source, 768, 256, 16, target, (m + 2) * plane, plane, 16, w.strides[1] // 4))
 
 
-@kernel('i i c1 i c6 n1 i i i', ['float32'])
-def transform_filters(transform, m, U, plane, w, taken, turned, first, last):
-    """U (planes, OCB, input blocks taken, 16, 16) for output blocks first ... last."""
+@kernel('i i c1 i c6 n1 n1 i i i', ['float32'])
+def transform_filters(transform, m, U, plane, w, taken, made, turned, first, last):
+    """U (planes, output blocks made, input blocks taken, 16, 16) for made[first] ... made[last]."""
     scratch = np.empty(9 * 256, np.float32)
     for ob in range(first, last):
         for i in range(taken.size):
-            _filter(transform, m, w, ob, taken[i], turned, scratch, address(U) + (ob * taken.size + i) * 1024, plane)
+            _filter(transform, m, w, made[ob], taken[i], turned, scratch, address(U) + (ob * taken.size + i) * 1024, plane)
 
 
 @inline
@@ -108,8 +108,8 @@ def _short(scratch, m, size, x, n, b, h, v, rows, columns):
 
 
 @inline
-def _gather(transform, whole, add, m, y, M, T, tiles, first, last, b0, b1, scratch):
-    """The inverse for outputs: transform M into tiles first ... last of blocks b0 ... b1 of y, or add it there; whole tiles by `whole`."""
+def _gather(transform, whole, add, m, y, made, M, T, tiles, first, last, b0, b1, scratch):
+    """The inverse for outputs: transform M into tiles first ... last of blocks made[b0] ... made[b1] of y, or add it there; whole tiles by `whole`."""
     plane = _odd_lines((b1 - b0) * T * 16)
     row, column = y.strides[2] // 4, y.strides[3] // 4
     for b in range(b0, b1):
@@ -118,13 +118,13 @@ def _gather(transform, whole, add, m, y, M, T, tiles, first, last, b0, b1, scrat
         while t < last:
             n, h, v, count, rows, columns = neighbours(tiles, m, t, last)
             if rows == 0 and columns == 0:
-                target = address(y) + n * y.strides[0] + b * y.strides[1] + h * y.strides[2] + v * y.strides[3]
+                target = address(y) + n * y.strides[0] + made[b] * y.strides[1] + h * y.strides[2] + v * y.strides[3]
                 call(whole, (count, source, (m + 2) * plane, plane, 16, target, row, column, m * column, 0))
             else:
                 for k in range(count):
                     call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0, 0))
                     for i in range(rows, m):
-                        target, found = line(y, n, b, h + i - rows)[(v + k * m) * 16:], (i * m + columns) * 16
+                        target, found = line(y, n, made[b], h + i - rows)[(v + k * m) * 16:], (i * m + columns) * 16
                         for j in range((m - columns) * 16):
                             target[j] = scratch[found + j] + (target[j] if add else np.float32(0))
             source += count * 64
@@ -155,11 +155,11 @@ def _take(transform, m, size, V, plane, T, x, taken, tiles, t0, t1, first, last,
         _scatter(transform, m, size, V + i * T * 64, plane, T, x, tiles, t0, t1, taken[i], taken[i] + 1, scratch)
 
 
-@kernel('i i i i i i i i i f5 f5 c6 n1 i c1 i i i n1 i c1 c1 c1 c1 i i i i', ['float32'])
-def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, more, m, y, x, w, taken, turned, whole, whole_plane, T, piece, table,
-             ready, V, M, U, scratch, first, last, ob0, ob1):
-    """Groups first ... last of T tiles of output blocks ob0 ... ob1, from the input blocks `taken`; more: add to what y holds. whole: U of all
-    filters; without (whole_plane 0) the filters of `piece` input blocks are transformed at a time. ready: V is there already."""
+@kernel('i i i i i i i i i f5 f5 c6 n1 n1 i c1 i i i n1 i c1 c1 c1 c1 i i i i', ['float32'])
+def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, more, m, y, x, w, taken, made, turned, whole, whole_plane, T, piece,
+             table, ready, V, M, U, scratch, first, last, ob0, ob1):
+    """Groups first ... last of T tiles of output blocks made[ob0] ... made[ob1], from the input blocks `taken`; more: add to what y holds. whole: U of
+    all filters; without (whole_plane 0) the filters of `piece` input blocks are transformed at a time. ready: V is there already."""
     N, _, H, W, _ = y.shape
     ICB, planes = taken.size, (m + 2) ** 2
     tiles = placed(N, H, W, m)
@@ -179,7 +179,7 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, mor
                     u, u_plane, u_block = address(U), _odd_lines(pair * piece * 256), piece * 256
                     for j in range(blocks):
                         for i in range(count):
-                            _filter(filters, m, w, ob + j, taken[i0 + i], turned, scratch, u + (j * u_block + i * 256) * 4, u_plane)
+                            _filter(filters, m, w, made[ob + j], taken[i0 + i], turned, scratch, u + (j * u_block + i * 256) * 4, u_plane)
                 for plane in range(planes):
                     lo, hi = span(tiles, plane // (m + 2), plane % (m + 2), t0, t1)
                     if i0 == 0 and hi - lo < t1 - t0:
@@ -194,7 +194,7 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, mor
                                         u_block, c, 16, T * 16, add))
                         a += width * times * 64
                         c += width * times * 64
-            _gather(outputs, whole_outputs, more, m, y, M, T, tiles, t0, t1, ob, ob + blocks, scratch)
+            _gather(outputs, whole_outputs, more, m, y, made, M, T, tiles, t0, t1, ob, ob + blocks, scratch)
 
 
 @kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i', ['float32'])

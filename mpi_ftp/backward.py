@@ -26,14 +26,14 @@ class Target:
 
 @dataclass
 class Step:
-    """The backward pass of one layer: regions, views, and the calls on them. data: takes the gradients of inputs, None where nobody wants one; pieces:
+    """The backward pass of one layer: regions, views, and the calls on them. data: take the gradients of inputs, each that of some channels; pieces:
     take the gradient of weights, each that of a part of the region."""
     region: object
     boxes: tuple
     margins: list
     unfinish: object
     targets: list
-    data: object
+    data: list
     pieces: list
 
 
@@ -80,13 +80,14 @@ class BackwardPass:
             into = buffers.tile(arena, ('add', index, k)).array if adds else view
             origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
             targets.append(Target(source, box, into, view if adds else None, adds or box != self.d[source].region, origin))
-        pieces, data = [], None
+        pieces, data = [], []
         if layer.tensors and not region.empty:
             for piece in halves(region) if self.twice and index == self.run.plan.start else [region]:
                 pieces.append(layer.ready_backward_weights(dz[piece], [tile and tile[need] for tile, need in zip(tiles, layer.needs(piece))], state))
         if any(targets) and not layer.is_head and not region.empty:
             dxs, origins = [t and t.into for t in targets], [t and t.origin for t in targets]
-            data = layer.ready_backward_data(dxs, dz[with_margin(layer, region)], xs, origins, state)
+            channels = self.run.returned_parts(index) if all(t.sum is None for t in targets if t) else [{}]
+            data = [layer.ready_backward_data(dxs, dz[with_margin(layer, region)], xs, origins, state, **part) for part in channels]
         return Step(region, (region, needs), margins, unfinish, [t for t in targets if t], data, pieces)
 
     def begin(self, touched=()):
@@ -122,20 +123,20 @@ class BackwardPass:
             meanwhile()
             exchange.finish(self.run.model.poll)
 
-    def data(self, index):
-        """The gradients of a layer's inputs."""
+    def data(self, index, part=None):
+        """The gradients of a layer's inputs; only those of some channels, where the step has parts and they are asked for one after the other."""
         layer, state, step = self.run.network.layers[index], self.run.states[index], self.steps[index]
         if step.region.empty:
             return
         state.boxes = step.boxes
-        for target in step.targets:
+        for target in [] if part else step.targets:
             if target.partial and target.source not in self.touched and target.source not in self.arrived:
                 self.d[target.source].array[...] = 0
         if layer.is_head:
             for target in step.targets:
                 Tile(target.box, target.into).set_plain(target.box, self.run.model.seeds[index])
-        elif step.data:
-            step.data()
+        for work in step.data[part:][:1] if part is not None else step.data:
+            work()
         for target in step.targets:
             if target.sum is not None:
                 kernels.add(target.sum, target.into)

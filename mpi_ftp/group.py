@@ -197,19 +197,35 @@ class GroupRun:
         back.begin()
         for index in back.steps:
             back.unfinish(index, meanwhile=model.catch_up)
-            back.data(index)
+            sent = self.send_in_parts() if index == start else set()
+            if not sent:
+                back.data(index)
             model.poll()
             if index > start:
                 model.later(index, partial(back.weights, index))
-        self.send_gradients(back.touched)
+        self.send_gradients(back.touched, sent)
         back.weights(start, 0)
         self.receive_gradients()
         model.arrived.update(back.touched.intersection(self.buffers.direct))
         model.later(start, partial(back.weights, start, 1))
 
-    def send_gradients(self, touched):
+    def returned_parts(self, index):
+        """[channels of a layer's input whose gradients leave together]: all, unless they came in instalments."""
+        back = [each for each in self.returns.values() if isinstance(each, Instalments)] if index == self.plan.start else []
+        return [{'made': taken, 'again': k > 0} for k, taken in enumerate(back[0].taken)] if back else [{}]
+
+    def send_in_parts(self):
+        """Take the gradients of the first layer's input, and send those of some channels while others are computed; the set of what was so sent."""
+        start, (source, *_) = self.plan.start, self.network.layers[self.plan.start].inputs
+        count = len(self.back.steps[start].data)
+        for k in range(count if count > 1 else 0):
+            self.back.data(start, k)
+            self.returns[source].return_part(k, self.model.gradient_tile(source), self.d[source], add=True)
+        return {source} if count > 1 else set()
+
+    def send_gradients(self, touched, sent=()):
         for source, exchange in self.returns.items():
-            if source in self.buffers.direct:
+            if source in self.buffers.direct or source in sent:
                 continue
             if source not in touched:
                 self.d[source].array[...] = 0

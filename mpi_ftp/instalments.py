@@ -1,7 +1,8 @@
 """Inputs that arrive in instalments: where a layer reads channels that others own, it begins with the first of them while the rest travels.
 
-A convolution is a sum over input channels. So every owner sends some of its channels first, from all of them, then some more; the reader sums over what is
-there, and adds the rest later. What travels is the same, and so are the multiplications.
+A convolution is a sum over input channels. So every owner sends some of its channels first, then some more; the reader sums over what is there, and adds
+the rest later. Gradients go back in the same parts: those of the first channels leave while those of others are computed. What travels is the same, and so
+are the multiplications.
 """
 import numpy as np
 
@@ -33,10 +34,13 @@ class Instalments:
             exchange.start_forward(x, y)
 
     def start_backward(self, dx, dy, add=False):
-        self.open = list(self.exchanges)
-        for exchange in self.exchanges:
-            exchange.start_backward(dx, dy, add)
-            add = True
+        for k in range(len(self.exchanges)):
+            self.return_part(k, dx, dy, add)
+
+    def return_part(self, k, dx, dy, add=False):
+        """Begin to send the gradients of the k-th instalment back, the first one first; see Exchange.start_backward."""
+        self.exchanges[k].start_backward(dx, dy, add or k > 0)
+        self.open = [*self.open, self.exchanges[k]] if k else [self.exchanges[0]]
 
     def finish_next(self, meanwhile):
         """Wait for the next instalment."""

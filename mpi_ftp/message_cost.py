@@ -79,6 +79,7 @@ class MessageCosts:
             seconds = seconds + halo * (self.machine.labour * self.pace.max())
         hides = 0.0 if self.one_host else HIDDEN
         near, shown = np.where(parts > 1, 1 - 1 / parts, near), np.where(parts > 1, 1 / parts, SHOWN)      # in instalments: see instalments.py
+        behind = behind + np.where(parts > 1, ahead * (1 - 1 / parts), 0)                   # gradients of inputs take about as long as the forward pass
         exchange = np.maximum(there - hides * ahead * near, there * shown) + np.maximum(back - hides * behind, back * SHOWN)
         return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'back': back, 'halo_bytes': halo, 'messages': messages}
 

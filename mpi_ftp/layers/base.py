@@ -26,7 +26,7 @@ class Layer:
     normalize = False       # has batch norm
     is_head = False         # ends in a loss
     keeps_block = False     # stores its output in blocks of as many channels as its input
-    sums_channels = False   # an output is a sum over all channels of the input: ready_forward takes them in parts, see kernels.conv_forward
+    sums_channels = False   # an output is a sum over all channels of the input: ready_forward takes, ready_backward_data makes them in parts, see kernels.convolution
     halo_free = True        # needs(region) is `region` along H and W: margins never arise
 
     def __init__(self, index, inputs, in_shapes, out_shape, section=None):

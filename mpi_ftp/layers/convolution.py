@@ -84,11 +84,12 @@ class Convolution(Layer):
         """part: `taken` and `add`, where the input comes in instalments."""
         return kernels.conv_forward.ready(z, xs[0], state.weights['filters'], self.rows.stride, **self.options(state, 'forward'), **part)
 
-    def ready_backward_data(self, dxs, dz, xs, origins, state):
-        """dz carries `margin` zeros on each side; origins: where dx begins, from the first pixel that dz's first output reads."""
+    def ready_backward_data(self, dxs, dz, xs, origins, state, **part):
+        """dz carries `margin` zeros on each side; origins: where dx begins, from the first pixel that dz's first output reads; part: `made`, where
+        gradients leave in instalments."""
         top, left = origins[0]
         return kernels.conv_backward_data.ready(dxs[0], dz, state.weights['filters'], self.rows.stride, margin=self.margin, top=top, left=left,
-                                                **self.options(state, 'backward_data'))
+                                                **self.options(state, 'backward_data'), **part)
 
     def ready_backward_weights(self, dz, xs, state):
         return kernels.conv_backward_weights.ready(state.grads['filters'], xs[0], dz, self.rows.stride, **self.options(state, 'backward_weights'))
