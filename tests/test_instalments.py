@@ -1,13 +1,14 @@
 """Inputs in instalments: the same sums, begun earlier."""
 import numpy as np
 import pytest
-from core import HEAD, compare_with_one_rank, conv, make_network, run
+from core import HEAD, compare_with_one_rank, conv, make_network, picture, run
 from planning_core import made_up_machine
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp import message_cost
 from mpi_ftp.cost import CostModel
 from mpi_ftp.instalments import Instalments, parted
+from mpi_ftp.model import Model
 from mpi_ftp.plan import GroupPlan, Plan
 from mpi_ftp.region import NOTHING, Layout, Region, balanced
 
@@ -57,6 +58,42 @@ def test_recomputed_in_float32_and_without_training(tmp_path):
     (first, _, model), (other, _, _) = (run(network, plan, comm, np.float32, overlap=o) for o in ('always', False))
     assert in_instalments(model)
     np.testing.assert_allclose(first, other, rtol=1e-5)
+
+
+@pytest.mark.mpi(3)
+def test_a_connected_layer(tmp_path):
+    """Its filters are as large as its input."""
+    comm = comm_module.world()
+    text = conv(96) + conv(112, s=2) + '[connected]\noutput=50\nactivation=leaky\n[connected]\noutput=18\nactivation=linear\n[softmax]\n'
+    network = make_network(tmp_path, text, 6, 7, name=f'{comm.rank}.cfg')
+    groups = [GroupPlan(layer.index, layer.index + 1, (*((0, n) for n in network.tensor_shape(layer.index, 4)[:1]), balanced(layer.out_shape[0], 3, 16),
+                                                       *((0, n) for n in layer.out_shape[1:]))) for layer in network.layers[:4]]
+    groups.append(GroupPlan(4, 5, (balanced(4, 3), (0, 18), (0, 1), (0, 1))))
+    plan = Plan(3, 4, tuple(groups))
+    compare_with_one_rank(network, plan, comm, overlap='always')
+    (first, _, model), (other, _, _) = (run(network, plan, comm, np.float32, overlap=o) for o in ('always', False))
+    assert 2 in in_instalments(model)
+    np.testing.assert_allclose(first, other, rtol=1e-5)
+
+
+@pytest.mark.mpi(4)
+def test_inference_and_half_precision(tmp_path):
+    comm = comm_module.world()
+    network = make_network(tmp_path, DEEP, 12, 13, name=f'{comm.rank}.cfg')
+    plan, outputs = cut(network, 4, 2, WAYS['samples to filters']), {}
+    for overlap in ('always', False):
+        for halos in ('full', 'half'):
+            model = Model(network, plan, comm, np.float32, training=False, overlap=overlap, halos=halos)
+            assert bool(in_instalments(model)) == bool(overlap)
+            model.parameters.initialise(3)
+            for statistics in model.parameters.statistics.values():
+                statistics['variance'][...] = 1
+            model.forward(picture(network, 2, model.picture).astype(np.float32))
+            outputs[overlap, halos] = model.gather(len(network) - 2)
+    if comm.rank == 0:
+        scale = abs(outputs[False, 'full']).max()
+        for key, tolerance in ((('always', 'full'), 1e-5), (('always', 'half'), 1e-2), ((False, 'half'), 1e-2)):
+            assert 0 < abs(outputs[key] - outputs[False, 'full']).max() < tolerance * scale
 
 
 @pytest.mark.mpi(3)
