@@ -125,8 +125,12 @@ def _gather(transform, whole, add, m, y, made, M, T, tiles, first, last, b0, b1,
                     call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0, 0))
                     for i in range(rows, m):
                         target, found = line(y, n, made[b], h + i - rows)[(v + k * m) * 16:], (i * m + columns) * 16
-                        for j in range((m - columns) * 16):
-                            target[j] = scratch[found + j] + (target[j] if add else np.float32(0))
+                        if add:
+                            for j in range((m - columns) * 16):
+                                target[j] += scratch[found + j]
+                        else:
+                            for j in range((m - columns) * 16):
+                                target[j] = scratch[found + j]
             source += count * 64
             t += count
 
