@@ -51,10 +51,6 @@ class Instalments:
         while self.open:
             self.finish_next(meanwhile)
 
-    def poll(self):
-        for exchange in self.open:
-            exchange.poll()
-
 
 def sums_over(layer, source):
     """Whether a layer's output is a sum over the channels of `source`, and of nothing else."""

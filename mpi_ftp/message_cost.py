@@ -67,7 +67,7 @@ class MessageCosts:
             owners = max(1, prod(int((side > 0).sum()) for side in lengths(mine)))
             peers = messages_to(held, arriving, mine)
             if summed and not self.one_host:
-                parts = np.where((2 * here <= sizes).all(1), np.minimum(COUNT, blocks(mine)), 1)
+                parts = in_parts(here, sizes, mine)
                 peers = peers * parts
             there += self.wire(arriving, owners, peers)
             if self.training:
@@ -124,10 +124,11 @@ def own_part(here, sizes, mine):
     return np.where(sizes > 0, here / np.maximum(1, sizes), 1.0).min(1)
 
 
-def blocks(mine):
-    """Blocks of channels of the owner with the most: arrays (rows,)."""
+def in_parts(here, sizes, mine):
+    """In how many instalments channels come, as instalments.parted parts them: arrays (rows,)."""
     lo, hi = mine[1]
-    return np.maximum(1, -(-(hi - lo).max(-1) // BLOCK))
+    blocks = np.maximum(1, -(-(hi - lo).max(-1) // BLOCK))
+    return np.where((2 * here <= sizes).all(1), np.minimum(COUNT, blocks), 1)
 
 
 def overlap(held, mine):

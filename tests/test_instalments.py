@@ -143,6 +143,20 @@ def test_half_may_be_there():
     assert len(parted(owners, [Region.whole((2, 32, 4, 6))] * 2)) == 2
 
 
+@pytest.mark.parametrize('ranks', [2, 3, 4, 6])
+@pytest.mark.parametrize('way', WAYS)
+def test_the_cost_model_parts_as_a_run_does(way, ranks, tmp_path):
+    network = make_network(tmp_path, DEEP, 12, 13)
+    plan, model = cut(network, ranks, 3, WAYS[way]), CostModel(network, made_up_machine(ranks), 3, ranks)
+    layouts, found = plan.layouts(network), []
+    for before, group in zip(plan.groups, plan.groups[1:-1]):
+        (entry,), owned = model.messages.inputs(model.extent(group)[0], group.start, slice(0, 1)), model.extent(before)[0].owned[before.start]
+        held = [plan.share(network, layouts, group, rank).held[before.start] for rank in range(ranks)]
+        priced, = message_cost.in_parts(message_cost.overlap(entry.held, owned), entry.sizes, owned)
+        found.append((priced, max(1, len(parted(layouts[before.start], held)))))
+    assert all(priced == run for priced, run in found) and max(found) > (1, 1)
+
+
 def test_the_cost_model_lets_them_hide(tmp_path, monkeypatch):
     """What brings filters' inputs hides behind the layer that reads them, all but the first part; halos cost what they did."""
     network = make_network(tmp_path, DEEP, 36, 52)
