@@ -95,11 +95,13 @@ class CostModel:
             if self.training:
                 row.update(backward=float(parts['backward'][0, start]), recompute=float(parts['again'][0, start]))
         entries = self.messages.inputs(extents, start, slice(0, 1))
-        enter = self.messages.enter(entries, sums['ahead'][:, start], sums['behind'][:, start], lambda source: self.extent(made[source])[0].owned[source])
+        aside = (sums[part][:, start] for part in ('ahead', 'behind', 'pieces'))
+        enter = self.messages.enter(entries, *aside, lambda source: self.extent(made[source])[0].owned[source])
         for part in ('forward', 'backward'):
             row[part] += float(enter[part][0])
         row['exchange'] = float(enter['exchange'][0]) + sum(float(self.messages.cut(extents, cut)[0]) for cut in group.cuts if start <= cut < group.last)
-        return {**row, 'back': float(enter['back'][0]), 'halo_bytes': int(enter['halo_bytes'][0]), 'messages': int(enter['messages'][0])}
+        row['exchange'] += abs(float(enter['early'][0])) * (group.early != (enter['early'][0] >= 0))
+        return {**row, **{part: float(enter[part][0]) for part in ('early', 'back')}, **{part: int(enter[part][0]) for part in ('halo_bytes', 'messages')}}
 
     def after(self, plan, rows):
         """{part: seconds} of what is left when the backward pass ends: sums of gradients that the next forward pass waits for (on one host they take the

@@ -94,6 +94,11 @@ class Curve:
         before = np.maximum(0, x[0] - np.asarray(pixels)) * low
         return np.where(np.asarray(pixels) > 0, np.maximum(inside + beyond - before, 0.3 * y[0]), 0.0)
 
+    @property
+    def fixed(self):
+        """Seconds that a call takes however few its pixels are: what reading and transforming filters costs."""
+        return max(0.0, float(2 * self(self.pixels[0]) - self(2 * self.pixels[0])))
+
     def scaled(self, factor):
         return Curve(self.layer, self.pass_, self.pixels, tuple(s * factor for s in self.seconds))
 

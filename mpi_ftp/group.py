@@ -79,10 +79,10 @@ class GroupRun:
     # forward
 
     def interior(self):
-        """The part of the first layer that can be computed before halos arrive; NOTHING where nothing travels."""
+        """The part of the first layer that is computed before halos arrive; NOTHING where nothing travels, or the plan says that this does not pay."""
         first = self.plan.start
         awaited = {peer for s in self.network.layers[first].inputs if s in self.exchanges for peer, _ in self.exchanges[s].receives}
-        if self.network.layers[first].is_head or not any(self.model.overlaps(peer) for peer in awaited):
+        if not self.plan.early or self.network.layers[first].is_head or not any(self.model.overlaps(peer) for peer in awaited):
             return NOTHING
         box = self.share.computed[first]
         for axis in (2, 3):

@@ -13,6 +13,7 @@ from .network import PICTURE
 ITEM = 4                    # bytes of a number
 HIDDEN, SHOWN = 0.8, 0.1    # of a layer's time that messages can hide behind; of a message's time that never hides
 APART = 0.07                # of a rank's time: what ranks that are alike wait for each other, as now one is slower, now another; measured by `accuracy`
+PIECES = 5                  # in which a layer is taken that begins early: bands of its core and rims, see group.py
 AGAIN = 2 / 3               # of a layer's finish: the moments are known
 SUMMED = 'forward', 'backward', 'norm_sums', 'again', 'weights', 'sums', 'held', 'tape'
 
@@ -30,8 +31,9 @@ class LayerCosts:
 
     def sums(self, extents):
         """{part: of layers [start, stop), an array (rows, starts)}: seconds forward, backward, of norm_sums, to compute `again`, for the steps of
-        `weights` and the `sums` of their gradients; bytes of weights `held` and of `tape`. Beside them, not summed, what messages can hide behind: `ahead`, `behind`."""
-        found = {part: np.zeros((len(extents.stops), len(self.network) + 1)) for part in (*SUMMED, 'ahead', 'behind')}
+        `weights` and the `sums` of their gradients; bytes of weights `held` and of `tape`. Beside them, not summed, what messages can hide behind: `ahead`, `behind`,
+        and what it costs to take a layer in `pieces`, so that they hide."""
+        found = {part: np.zeros((len(extents.stops), len(self.network) + 1)) for part in (*SUMMED, 'ahead', 'behind', 'pieces')}
         wanted = {}
         for index in reversed(range(extents.start, max(extents.stops))):
             live, pool = extents.stops > index, follower(self.network, index)
@@ -67,6 +69,7 @@ class LayerCosts:
         if not self.one_host:
             typical = [side.mean(1)[:, None] for side in lengths(extents.computed[index])]
             found['ahead'] = self.passes(layer, typical, ('forward', 'finish'))[:, 0] * self.pace.mean()
+            found['pieces'] = self.pieces(layer, typical[1][:, 0])
             if layer.tensors and self.training:
                 found['behind'] = self.passes(layer, typical, ('backward_weights',))[:, 0] * self.pace.mean()
         if self.training and layer.normalize and not self.frozen and self.ranks > 1:
@@ -80,6 +83,12 @@ class LayerCosts:
             return 0.0
         each = self.machine.sum_seconds(layer.out_shape[0] * 16, ranks) + self.machine.meeting
         return each + np.maximum(SHOWN * each, each - HIDDEN * behind)
+
+    def pieces(self, layer, filters):
+        """Seconds that so many filters' forward pass takes longer in pieces, each of which reads them."""
+        curve = None if layer.is_head else self.curve(layer, 'forward')
+        fixed = curve.fixed * filters / layer.out_shape[0] if curve else 0.0
+        return (PIECES - 1) * (fixed + self.machine.call) * self.pace.mean()
 
     def gradients(self, layer, extents, sides, sides_of=None):
         """Seconds for the gradients of a layer's inputs. sides: of what it differentiates; sides_of(boxes): how they were taken from its boxes."""

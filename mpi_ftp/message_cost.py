@@ -47,10 +47,11 @@ class MessageCosts:
             found.append(Input(source, sums_over(first, source), stored, held, product(lengths(held)), back, returned))
         return found
 
-    def enter(self, entries, ahead, behind, owned):
+    def enter(self, entries, ahead, behind, pieces, owned):
         """{part: arrays (rows,)} of entering groups with these `inputs` and of returning gradients: seconds `forward`, `backward` (copies) and `exchange`;
-        seconds that gradients are on their way `back`, hidden or not; `halo_bytes` that the busiest rank receives, in so many `messages`. ahead, behind: seconds that messages each way can hide behind; owned(source): one
-        row of boxes of an earlier group's tensor."""
+        of the latter those spared where a rank begins `early`, negative where it had better not, and does not; seconds that gradients are on their way `back`,
+        hidden or not; `halo_bytes` that the busiest rank receives, in so many `messages`. ahead, behind: seconds that messages each way can hide behind; pieces:
+        what it costs to begin early; owned(source): one row of boxes of an earlier group's tensor."""
         rows = len(entries[0].sizes)
         copied, came, near, parts = np.zeros((rows, 1)), np.zeros(rows, bool), np.ones(rows), np.ones(rows)
         there, back, halo, messages = (np.zeros(rows) for _ in range(4))
@@ -78,10 +79,14 @@ class MessageCosts:
         if not self.one_host:
             seconds = seconds + halo * (self.machine.labour * self.pace.max())
         hides = 0.0 if self.one_host else HIDDEN
-        near, shown = np.where(parts > 1, 1 - 1 / parts, near), np.where(parts > 1, 1 / parts, SHOWN)      # in instalments: see instalments.py
-        behind = behind + np.where(parts > 1, ahead * (1 - 1 / parts), 0)                   # gradients of inputs take about as long as the forward pass
-        exchange = np.maximum(there - hides * ahead * near, there * shown) + np.maximum(back - hides * behind, back * SHOWN)
-        return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'back': back, 'halo_bytes': halo, 'messages': messages}
+        apart = parts > 1                                                                   # in instalments: see instalments.py
+        near, shown = np.where(apart, 1 - 1 / parts, near), np.where(apart, 1 / parts, SHOWN)
+        behind = behind + np.where(apart, ahead * (1 - 1 / parts), 0)                       # gradients of inputs take about as long as the forward pass
+        hidden = np.maximum(there - hides * ahead * near, there * shown)
+        early = np.where(apart, 0.0, there - hidden - pieces * came)
+        exchange = np.where(apart, hidden, there - np.maximum(0, early)) + np.maximum(back - hides * behind, back * SHOWN)
+        return {'forward': seconds, 'backward': seconds * came * self.training, 'exchange': exchange, 'early': early, 'back': back, 'halo_bytes': halo,
+                'messages': messages}
 
     def cut(self, extents, index):
         """Seconds to add up the copies of a layer's gradient where the backward pass is cut after it: arrays (rows,)."""

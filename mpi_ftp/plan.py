@@ -13,7 +13,8 @@ class GroupPlan:
 
     edges: cut points of the last layer's output along N, C, H, W; cuts: inner layers after which the backward pass adds up copies;
     recompute: the group keeps only its inputs and runs forward again in the backward pass; parts: (rows, columns) of sub-tiles in which each
-    rank takes its tile, one after the other, always recomputing (see subtiles.py).
+    rank takes its tile, one after the other, always recomputing (see subtiles.py); early: begin with what a rank owns while messages from other hosts
+    travel, in pieces that cost more than the whole does at once.
     """
     start: int
     stop: int
@@ -21,6 +22,7 @@ class GroupPlan:
     cuts: tuple = ()
     recompute: bool = False
     parts: tuple = (1, 1)
+    early: bool = True
 
     @property
     def parted(self):
@@ -78,7 +80,7 @@ class Plan:
     @staticmethod
     def from_json(record):
         groups = tuple(GroupPlan(g['start'], g['stop'], tuple(map(tuple, g['edges'])), tuple(g['cuts']), g['recompute'],
-                                 tuple(g.get('parts', (1, 1)))) for g in record['groups'])
+                                 tuple(g.get('parts', (1, 1))), g.get('early', True)) for g in record['groups'])
         return Plan(record['ranks'], record['batch'], groups, record.get('predicted', {}), tuple(record.get('order', ())))
 
 

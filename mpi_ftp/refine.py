@@ -11,8 +11,13 @@ MANY_CUTS = 8               # along an axis: from so many on only single ones ar
 
 def refined(model, plan, cuts):
     """The plan with backward cuts, and with edges moved where ranks are not alike."""
-    plan = with_cuts(model, plan, cuts)
+    plan = with_cuts(model, with_early_starts(model, plan), cuts)
     return plan if model.layers.even else with_moved_edges(model, plan)
+
+
+def with_early_starts(model, plan):
+    """The plan whose groups begin before their halos are there only where the model finds that worth the pieces in which their first layer is then taken."""
+    return replace(plan, groups=tuple(replace(group, early=row['early'] >= 0) for group, row in zip(plan.groups, model.price(plan).groups)))
 
 
 def with_cuts(model, plan, cuts):
@@ -103,6 +108,7 @@ def with_group(plan, number, group):
 
 def predicted(model, plan, search=None, footprint=None):
     """The plan with what the model expects of it."""
+    plan = with_early_starts(model, plan)
     price = model.price(plan)
     footprint = footprint or Footprint(model.network, plan, model.machine, model.training, model.course)
     peak, fullest = footprint.worst()

@@ -89,7 +89,7 @@ class Space:
             table.inputs[start, rows.start, rows.stop] = model.messages.inputs(table.extents, start, rows)
         entries = table.inputs[start, rows.start, rows.stop]
         sums = {part: values[rows, start] for part, values in table.sums.items()}
-        enter = model.messages.enter(entries, sums['ahead'], sums['behind'], lambda source: self.owned(source, before))
+        enter = model.messages.enter(entries, sums['ahead'], sums['behind'], sums['pieces'], lambda source: self.owned(source, before))
         self.priced += len(entries[0].sizes)
         seconds = sum(sums[part] for part in INNER) + enter['forward'] + enter['backward'] + enter['exchange']
         held = sums['held'] + sum(each.sizes.max(1) for each in entries) * ITEM

@@ -1,4 +1,7 @@
 """The cost model: its regions are those of the run, its seconds add up, it prefers what is cheaper by construction."""
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planning_core import made_up_machine, network_of
@@ -6,6 +9,7 @@ from planning_core import made_up_machine, network_of
 from mpi_ftp.cost import CostModel
 from mpi_ftp.extents import Extents, cells
 from mpi_ftp.plan import GroupPlan, Plan, by_hand, per_layer
+from mpi_ftp.refine import with_early_starts
 from mpi_ftp.region import Region, balanced
 
 
@@ -116,11 +120,32 @@ def test_fusing_pays_with_arithmetic_and_saves_rounds(tmp_path):
     assert cut.parts['backward'] < fused.parts['backward'] and cut.parts['exchange'] > fused.parts['exchange']
 
 
+def test_groups_begin_early_where_links_are_slower_than_pieces_cost(tmp_path):
+    network = network_of(tmp_path)
+    plan = by_hand(network, 2, 1, (1, 2), per_layer(network))
+    for link, wins in (((1e-6, 1e9), False), ((1e-3, 1e6), True)):
+        model = CostModel(network, made_up_machine(2, link=link, copy=1e-12), 1, 2)
+        found = with_early_starts(model, plan)
+        late = replace(plan, groups=tuple(replace(group, early=False) for group in plan.groups))
+        reading = {2, 4, 6}                                                                 # the others read nothing that a neighbour owns
+        assert {group.start for group in found.groups if group.early} == {group.start for group in plan.groups} - (set() if wins else reading)
+        rows, others = (model.price(each).groups for each in (found, late if wins else plan))
+        gained = [other['exchange'] - row['exchange'] for row, other in zip(rows, others)]
+        assert gained == pytest.approx([abs(row['early']) * (group.early == wins) for row, group in zip(rows, found.groups)])
+        assert model.price(found).seconds == min(model.price(each).seconds for each in (found, late, plan))
+        assert Plan.from_json(json.loads(json.dumps(found.to_json()))) == found
+    piece = made_up_machine(2).curve(network.layers[2], 'forward').fixed
+    assert piece == pytest.approx(2e-5 * 32 * 16 / 256)                                     # scaled from the measured class, as all of its seconds
+    one_host = CostModel(network, made_up_machine(2, hosts=(0, 0)), 1, 2)
+    assert with_early_starts(one_host, plan) == plan
+
+
 def test_slower_links_and_slower_ranks_cost_more(tmp_path):
     network = network_of(tmp_path)
     plan = by_hand(network, 2, 1, (1, 2), per_layer(network))
-    quick, slow, lame = (CostModel(network, machine, 1, 2).price(plan) for machine in (
+    models = (CostModel(network, machine, 1, 2) for machine in (
         made_up_machine(2, link=(1e-6, 1e9)), made_up_machine(2, link=(1e-3, 1e6)), made_up_machine(2, link=(1e-6, 1e9), speeds=(1.0, 3.0))))
+    quick, slow, lame = (model.price(with_early_starts(model, plan)) for model in models)
     assert slow.parts['exchange'] > 10 * quick.parts['exchange'] and slow.parts['gradient_sums'] > quick.parts['gradient_sums']
     assert lame.parts['forward'] == pytest.approx(3 * quick.parts['forward'], rel=.01)
 

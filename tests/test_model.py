@@ -103,6 +103,8 @@ def test_overlap_changes_nothing_but_order(tmp_path):
     plan = by_hand(network, comm.size, 1, (2, 2), per_layer(network))
     with_overlap, without = (run(network, plan, comm, overlap=o) for o in ('always', False))
     assert any(not g.core.empty for g in with_overlap[2].groups) and all(g.core.empty for g in without[2].groups)
+    late = Model(network, replace(plan, groups=tuple(replace(g, early=False) for g in plan.groups)), comm, overlap='always')
+    assert all(g.core.empty for g in late.groups)
     for key, rows in with_overlap[1].items():
         np.testing.assert_allclose(rows, without[1][key], rtol=1e-11, atol=1e-13)
 
