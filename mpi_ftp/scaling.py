@@ -139,13 +139,14 @@ def tell(args, rows, plans, machine):
 class Row:
     """Figures of a plan's steps beside what is due. serial: seconds of a step on the first rank alone; ideal: seconds of a step if every rank contributed what it
     does alone; bound: seconds that operations (of each rank at the pace it has alone) and bytes (the most that a rank sends or receives) allow if one hides
-    behind the other.
+    behind the other; labour: seconds that operations and what the processor works for those bytes allow, which nothing hides.
     """
     plan: Plan
     figures: Figures
     serial: float
     ideal: float
     bound: float
+    labour: float
 
     @property
     def efficiency(self):
@@ -159,7 +160,7 @@ class Row:
     def to_json(self):
         """Flat; plan: its groups in a line."""
         return {'batch': self.plan.batch, 'ranks': self.plan.ranks, **self.figures.to_json(), 'serial': self.serial, 'ideal': self.ideal,
-                'predicted': self.plan.predicted['seconds'], 'bound': self.bound, 'plan': brief(self.plan)}
+                'predicted': self.plan.predicted['seconds'], 'bound': self.bound, 'labour': self.labour, 'plan': brief(self.plan)}
 
 
 def count_rows(entries, figures, machine):
@@ -169,9 +170,10 @@ def count_rows(entries, figures, machine):
     alone = one.each if len(one.each) > 1 else [one.seconds * speed / machine.speeds[0] for speed in machine.speeds]
     for entry in entries:
         found, ranks = figures[entry], entry.plan.ranks
-        computed = max(seconds * flops / one.flops[0] for seconds, flops in zip(alone, found.flops))
-        bound = max(computed, sum(found.sent) / machine.link[1] if ranks > 1 else 0.0)
-        rows.append(Row(entry.plan, found, one.seconds, 1 / sum(1 / seconds for seconds in alone[:ranks]), bound))
+        computed = [seconds * flops / one.flops[0] for seconds, flops in zip(alone, found.flops)]
+        sent = sum(found.sent) if ranks > 1 else 0
+        labour = max(seconds + sent * machine.labour * speed for seconds, speed in zip(computed, machine.speeds))
+        rows.append(Row(entry.plan, found, one.seconds, 1 / sum(1 / seconds for seconds in alone[:ranks]), max(*computed, sent / machine.link[1]), labour))
     return rows
 
 
@@ -181,17 +183,17 @@ def show(rows, machine):
     from .runfolder import show as show_table
     latency, bandwidth = machine.link
     table = Table(title=f'training steps; links {bandwidth * 8e-6:.0f} Mbit/s, {1e6 * latency:.0f} us', box=None)
-    for name in ('batch', 'ranks', 'ms', 'predicted', 'faster', 'efficiency', 'bound', 'MB halos', 'MB sums', 'ms processors', 'wait halos', 'norms', 'sums', 'of', 'hidden'):
+    for name in ('batch', 'ranks', 'ms', 'predicted', 'faster', 'efficiency', 'bound', 'with work', 'MB halos', 'MB sums', 'ms processors', 'wait halos', 'norms', 'sums', 'of', 'hidden'):
         table.add_column(name, justify='right')
     for row in rows:
         plan, found = row.plan, row.figures
         cells = [str(plan.batch), str(plan.ranks), f'{1e3 * found.seconds:.1f}', f'{1e3 * plan.predicted["seconds"]:.1f}', f'{row.serial / found.seconds:.2f}x',
-                 f'{row.efficiency:.1%}', f'{row.ideal / row.bound:.1%}']
+                 f'{row.efficiency:.1%}', f'{row.ideal / row.bound:.1%}', f'{row.ideal / row.labour:.1%}']
         if plan.ranks > 1:
             cells += [f'{nbytes / 1e6:.2f}' for nbytes in found.sent]
             cells += [f'{1e3 * value:.1f}' for value in (found.processor, found.halos, found.norms, found.sums, found.reductions)]
             cells.append('' if row.hidden is None else f'{row.hidden:.0%}')
         table.add_row(*cells)
-    show_table(table, 140)
+    show_table(table, 150)
     for row in rows:
         print(f'batch {row.plan.batch}, {row.plan.ranks} ranks: {brief(row.plan)}')

@@ -40,7 +40,7 @@ def test_operations_of_one_rank_are_those_of_the_network(tmp_path):
 
 
 def test_efficiency_and_hidden_part():
-    row = Row(SimpleNamespace(ranks=2), Figures(.06, .01, .002, .003, .03, .1, (10, 20), (1, 1), (.06,), (.06, .06)), serial=.1, ideal=.05, bound=.05)
+    row = Row(SimpleNamespace(ranks=2), Figures(.06, .01, .002, .003, .03, .1, (10, 20), (1, 1), (.06,), (.06, .06)), serial=.1, ideal=.05, bound=.05, labour=.05)
     assert row.efficiency == pytest.approx(.1 / 2 / .06) and row.hidden == pytest.approx(.9)
     assert replace(row, figures=replace(row.figures, reductions=0)).hidden is None
 
@@ -49,12 +49,13 @@ def test_a_slow_rank_is_due_less(tmp_path):
     """Of the work of a rank of speed 1 and one of half of it the ideal is two thirds and one third, however the slow one's time became known."""
     waits = 0.0, 0.0, 0.0, 0.0, 0.0
     one, two = (Entry(by_hand(make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 48), ranks, 2, (ranks, 1), [0])) for ranks in (1, 2))
-    machine = replace(made_up_machine(2), hosts=(0, 1), speeds=(3.0, 6.0))
-    shared = Figures(.08, *waits, (0, 0), (70, 30), (.08,), (.08, .08))
+    machine = replace(made_up_machine(2), hosts=(0, 1), speeds=(3.0, 6.0), labour=1e-9)
+    shared = Figures(.08, *waits, (10 ** 6, 10 ** 6), (70, 30), (.08,), (.08, .08))
     for each in (.1, .2), (.1,):
         rows = count_rows([one, two], {one: Figures(.1, *waits, (0, 0), (100,), (.1,), each), two: shared}, machine)
         assert [row.ideal for row in rows] == pytest.approx([.1, .2 / 3]) and [row.efficiency for row in rows] == pytest.approx([1, 2 / 3 / .8])
-        assert [row.bound for row in rows] == pytest.approx([.1, .07]) and rows[1].serial == .1
+        assert [row.bound for row in rows] == pytest.approx([.1, 2e6 / machine.link[1]]) and rows[1].serial == .1
+        assert [row.labour for row in rows] == pytest.approx([.1, .07 + 2e6 * 3e-9])          # the other: .06 + 2e6 * 6e-9
 
 
 def test_words_of_plans():
