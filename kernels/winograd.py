@@ -40,8 +40,8 @@ class Sizes:
         scale = min(2.0, caches.l2 / (1 << 20))
         far = max(caches.l3, caches.l2) / (16 << 20)
         tiles = max(2 * native.TILE.pixels, int(56 * scale))
-        return Sizes(int(2_000_000 * scale), tiles, int(8_000_000 * far), max(4, int(32 * scale)), max(tiles, int(150 * scale)),
-                     400, 256, max(2, int(8 * scale)))
+        return Sizes(int(2_000_000 * scale), tiles, int(16_000_000 * far), max(4, int(32 * scale)), max(tiles, int(150 * scale)),
+                     400, 256, max(2, int(16 * scale)))
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def grouping(pass_, m, ocb, icb, n, h, w, threads):
     if pass_ == 'backward_weights':
         whole = tiles > (best.once if ocb * icb >= best.once_blocks else best.tiles)
         together = _even(tiles, best.sum_tiles if whole else tiles)
-        piece = icb if whole else min(best.once_piece, icb)
-        V, Z, U = icb * together * 16, ocb * together * 16, (ocb if whole else pair) * piece * 256
+        piece = icb if whole else -(-icb // (-(-icb // (best.once_piece * threads)) * threads))        # as many pieces for each thread
+        V, Z, U = piece * together * 16, ocb * together * 16, (ocb if whole else pair) * piece * 256
         by_blocks = not whole
-        shared, own = ((V, Z), (0, 0, U)) if by_blocks else ((0, 0), (V, Z, U))
+        shared, own = ((Z,), (V, 0, U)) if by_blocks else ((0,), (V, Z, U))
     else:
         whole = tiles > best.tiles and ocb * icb * planes * 1024 <= best.whole
         most = best.tiles if whole else max(best.tiles, best.v_bytes // (planes * icb * 64))
@@ -159,25 +159,28 @@ def backward_weights(m, dw, x, dy):
     before = (native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
               natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(g.by_blocks))
 
-    def fill(shared, first, last):
-        """Blocks first ... last of V and, counted on, of Z."""
-        scratch, = workspace('edge', SCRATCH)
-        for name, size, source, every, target, b0, b1 in (('inputs', m + 2, x, np.arange(icb), shared[0], first, min(last, icb)),
-                                                          ('gradients', m, dy, np.arange(ocb), shared[1], max(0, first - icb), last - icb)):
-            if b0 < b1:
-                scatter(natives[name], m, size, source, every, h, width, 0, g.together, target, scratch, b0, b1)
+    def fill(Z, first, last):
+        scatter(natives['gradients'], m, m, dy, np.arange(ocb), h, width, 0, g.together, Z, *workspace('edge', SCRATCH), first, last)
 
-    def part(shared, first, last):
-        V, Z, U, scratch = workspace('own', *g.own)
-        V, Z = shared if g.by_blocks else (V, Z)
-        loops(*before, V, Z, U, scratch, first * pair, min(ocb, last * pair))
+    rows, columns, each = -(-icb // g.piece), -(-ocb // pair), pair                 # pieces of inputs, and shares of the outputs
+    if g.by_blocks:
+        each = -(-ocb // -(-get_threads() // rows) // pair) * pair
+        columns = -(-ocb // each)
 
-    fills, parts = Spread(icb + ocb, fill), Spread(-(-ocb // pair), part, whole=not g.by_blocks)
+    def part(Z, first, last):
+        """Pieces and shares, the latter counted first: at once where there is one of either."""
+        V, own, U, scratch = workspace('own', *g.own)
+        step = last - first if 1 in (rows, columns) else 1
+        for k in range(first, last, step):
+            (i, o), (more, wider) = divmod(k, columns), (step, 1) if columns == 1 else (1, step)
+            loops(*before, V, Z if g.by_blocks else own, U, scratch, i * g.piece, min(icb, (i + more) * g.piece), o * each, min(ocb, (o + wider) * each))
+
+    fills, parts = Spread(ocb, fill), Spread(rows * columns, part, whole=not g.by_blocks)
 
     def run():
-        shared = workspace('all', *g.shared)
+        Z, = workspace('all', *g.shared)
         if g.by_blocks:
-            fills(shared)
-        parts(shared)
+            fills(Z)
+        parts(Z)
 
     return run if g.tiles else nothing

@@ -201,32 +201,30 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, mor
             _gather(outputs, whole_outputs, more, m, y, made, M, T, tiles, t0, t1, ob, ob + blocks, scratch)
 
 
-@kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i', ['float32'])
-def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, T, piece, once, V, Z, U, scratch, ob0, ob1):
-    """Output blocks ob0 ... ob1. once: all tiles fit T, and V and Z of all blocks are there already, so the gradient of
-    `pair` x `piece` blocks is completed at a time; else that of all blocks is summed in U over the groups of tiles."""
+@kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i i i', ['float32'])
+def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, T, piece, once, V, Z, U, scratch, ib0, ib1, ob0, ob1):
+    """Input blocks ib0 ... ib1 of output blocks ob0 ... ob1, V of `piece` of the former at a time. once: all tiles fit T, and Z of all blocks is there
+    already, so the gradient of `pair` x `piece` blocks is completed at a time; else that of all outputs is summed in U over the groups of tiles."""
     N, _, H, W, _ = dy.shape
-    ICB, planes = x.shape[1], (m + 2) ** 2
-    tiles = placed(N, H, W, m)
+    planes, tiles = (m + 2) ** 2, placed(N, H, W, m)
     z0, z1 = (0, dy.shape[1]) if once else (ob0, ob1)         # the blocks in Z
-    v_plane, z_plane = _odd_lines(ICB * T * 16), _odd_lines((z1 - z0) * T * 16)
-    u_block = piece * 256
+    v_plane, z_plane, u_block = _odd_lines(piece * T * 16), _odd_lines((z1 - z0) * T * 16), piece * 256
     u_plane = _odd_lines((pair if once else ob1 - ob0) * u_block)
     pieces = (16 + limit - 1) // limit
-    for t0 in range(0, tiles[-1], T):
-        t1 = min(tiles[-1], t0 + T)
-        if not once:
-            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, tiles, t0, t1, 0, ICB, scratch)
-            _scatter(gradients, m, m, address(Z), z_plane, T, dy, tiles, t0, t1, ob0, ob1, scratch)
-        for ob in range(ob0, ob1, pair):
-            blocks = min(pair, ob1 - ob)
-            for i0 in range(0, ICB, piece):
-                count = min(piece, ICB - i0)
+    for i0 in range(ib0, ib1, piece):
+        count = min(piece, ib1 - i0)
+        for t0 in range(0, tiles[-1], T):
+            t1 = min(tiles[-1], t0 + T)
+            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, tiles, t0, t1, i0, i0 + count, scratch)
+            if not once:
+                _scatter(gradients, m, m, address(Z), z_plane, T, dy, tiles, t0, t1, ob0, ob1, scratch)
+            for ob in range(ob0, ob1, pair):
+                blocks = min(pair, ob1 - ob)
                 u = address(U) + (0 if once else (ob - ob0) * u_block * 4)
                 for plane in range(planes):
                     lo, hi = span(tiles, plane // (m + 2), plane % (m + 2), t0, t1)
                     b = address(Z) + (plane * z_plane + ((ob - z0) * T + lo - t0) * 16) * 4
-                    a = address(V) + (plane * v_plane + (i0 * T + lo - t0) * 16) * 4
+                    a = address(V) + (plane * v_plane + (lo - t0) * 16) * 4
                     c = u + plane * u_plane * 4
                     for k in range(pieces):
                         width = (16 + k) // pieces
@@ -236,10 +234,10 @@ def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, 
                         c += width * 64
                 if once:
                     _finish(back, m, dw, u, u_plane, u_block, ob, blocks, i0, count)
-    if not once:
-        for ob in range(ob0, ob1):
-            u = address(U) + (ob - ob0) * u_block * 4
-            _finish(back, m, dw, u, u_plane, u_block, ob, 1, 0, ICB)
+        if not once:
+            for ob in range(ob0, ob1):
+                u = address(U) + (ob - ob0) * u_block * 4
+                _finish(back, m, dw, u, u_plane, u_block, ob, 1, i0, count)
 
 
 @inline

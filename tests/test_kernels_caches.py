@@ -2,9 +2,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import product
 
+import numpy as np
 import pytest
 
+from mpi_ftp import kernels
 from mpi_ftp.kernels import caches, winograd
 from mpi_ftp.kernels.caches import Caches
 
@@ -42,6 +46,35 @@ def test_small_caches_take_small_blocks(monkeypatch, sizes, pass_):
     assert small.together <= here.together and (small.piece <= here.piece or small.whole)
     assert sum(small.own) + sum(small.shared) < sum(here.own) + sum(here.shared)
     assert small.tiles == here.tiles == (sizes[2] + 3) // 4 * ((sizes[3] + 3) // 4)
+
+
+@pytest.mark.parametrize('blocks', [(1, 1), (1, 5), (3, 2), (7, 4), (8, 3)])
+def test_filters_are_differentiated_piece_by_piece(monkeypatch, blocks):
+    """However many input blocks are transformed at a time, and whether threads share them or the outputs."""
+    ib, ob = blocks
+    rng = np.random.default_rng(ib)
+    x, dy = rng.standard_normal((2, ib, 11, 15, 16), np.float32), rng.standard_normal((2, ob, 9, 13, 16), np.float32)
+    found, rows, of = {}, set(), winograd.Sizes.of
+    for piece, threads in product((1, 2, 3, 16), (1, 2, 3)):
+        monkeypatch.setattr(winograd.Sizes, 'of', lambda caches, piece=piece: replace(of(caches), once_piece=piece))
+        winograd.grouping.cache_clear()
+        kernels.set_threads(threads)
+        df = np.ones((ob, ib, 3, 3, 16, 16), np.float32)
+        try:
+            grouping = winograd.grouping('backward_weights', 4, ob, ib, 2, 9, 13, threads)
+            kernels.conv_backward_weights(df, x, dy, 1, algorithm='winograd4')
+        finally:
+            kernels.set_threads(1)
+            winograd.grouping.cache_clear()
+        assert grouping.by_blocks and grouping.piece <= piece
+        rows.add(-(-ib // grouping.piece))
+        found[piece, threads] = df
+    assert {1, ib} <= rows
+    one = found.pop((16, 1))
+    assert all((df == one).all() for df in found.values())
+    direct = np.ones_like(one)
+    kernels.conv_backward_weights(direct, x, dy, 1, algorithm='direct')
+    assert abs(one - direct).max() < 1e-4 * abs(direct).max()
 
 
 def test_results_do_not_depend_on_the_caches():
