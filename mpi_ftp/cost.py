@@ -100,7 +100,8 @@ class CostModel:
         for part in ('forward', 'backward'):
             row[part] += float(enter[part][0])
         row['exchange'] = float(enter['exchange'][0]) + sum(float(self.messages.cut(extents, cut)[0]) for cut in group.cuts if start <= cut < group.last)
-        row['exchange'] += abs(float(enter['early'][0])) * (group.early != (enter['early'][0] >= 0))
+        begins = group.early and not group.parted
+        row['exchange'] += abs(float(enter['early'][0])) * (begins != (enter['early'][0] >= 0))
         return {**row, **{part: float(enter[part][0]) for part in ('early', 'back')}, **{part: int(enter[part][0]) for part in ('halo_bytes', 'messages')}}
 
     def after(self, plan, rows):

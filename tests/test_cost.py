@@ -134,6 +134,9 @@ def test_groups_begin_early_where_links_are_slower_than_pieces_cost(tmp_path):
         assert gained == pytest.approx([abs(row['early']) * (group.early == wins) for row, group in zip(rows, found.groups)])
         assert model.price(found).seconds == min(model.price(each).seconds for each in (found, late, plan))
         assert Plan.from_json(json.loads(json.dumps(found.to_json()))) == found
+        parted = [replace(each, groups=tuple(replace(group, parts=(2, 1)) for group in each.groups)) for each in (plan, late)]
+        waits = [model.price(each).groups[2]['exchange'] for each in (*parted, late)]               # groups in parts never begin early
+        assert waits == pytest.approx([waits[2]] * 3)
     piece = made_up_machine(2).curve(network.layers[2], 'forward').fixed
     assert piece == pytest.approx(2e-5 * 32 * 16 / 256)                                     # scaled from the measured class, as all of its seconds
     one_host = CostModel(network, made_up_machine(2, hosts=(0, 0)), 1, 2)
