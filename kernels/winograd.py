@@ -51,7 +51,7 @@ class Grouping:
     together: int       # T
     piece: int          # input blocks whose U is in use at a time
     whole: bool         # U of all filters exists at once
-    by_blocks: bool     # threads take output blocks, after they filled V and Z together; else groups of tiles, or a V each
+    by_blocks: bool     # threads take output blocks, after they filled V together (or pieces of inputs, after Z); else groups of tiles, or a V each
     shared: tuple       # floats of workspace for all threads, by array ...
     own: tuple          # ... and for each
 
