@@ -32,7 +32,7 @@ class Sizes:
     piece: int          # and the filters of so many input blocks transformed when they are used
     sum_tiles: int      # for the gradient of filters, tiles worked on together,
     once: int           # or all, up to so many, where the filters
-    once_blocks: int    # have so many blocks: then U is made and used
+    once_blocks: int    # have so many blocks: then U and V are made and used
     once_piece: int     # so many input blocks at a time
 
     @staticmethod
@@ -49,7 +49,7 @@ class Grouping:
     """How one pass goes over its tiles."""
     tiles: int          # all of them
     together: int       # T
-    piece: int          # input blocks whose U is in use at a time
+    piece: int          # input blocks whose U (for the gradient of filters: and V) is in use at a time
     whole: bool         # U of all filters exists at once
     by_blocks: bool     # threads take output blocks, after they filled V together (or pieces of inputs, after Z); else groups of tiles, or a V each
     shared: tuple       # floats of workspace for all threads, by array ...
