@@ -28,7 +28,7 @@ def side(region):
     return 'nothing' if region.empty else f'{w}x{h}x{c}'
 
 
-def plan_table(network, plan, machine=None):
+def plan_table(network, plan):
     """A rich table: a line for each layer; what the plan predicts stands beside the first layer of each group."""
     from rich.table import Table
     predicted = plan.predicted
@@ -60,6 +60,10 @@ def plan_table(network, plan, machine=None):
             if index in group.cuts:
                 table.add_row('', '[dim]backward cut[/]')
     notes = [caption(predicted)] if predicted else []
+    early = [str(number) for number, (group, row) in enumerate(zip(plan.groups, predicted.get('groups', ()))) if group.early and not group.parted
+             and row.get('early', 0) > 0]
+    if early:
+        notes.append(f'begin in the middle of their tiles while halos travel: group{"s" * (len(early) > 1)} {", ".join(early)}')
     if busy < plan.ranks:
         notes.append(f'{plan.ranks - busy} of {plan.ranks} ranks own no tile: they wait, and sum no gradients; --grid RxC gives each of R·C ranks one')
     table.caption = '\n'.join(notes)

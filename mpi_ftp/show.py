@@ -84,7 +84,7 @@ def run(args):
     if args.png:
         from .plan_picture import draw_plan
         draw_plan(args.png, network, plan, Footprint(network, plan, machine.placed(ranks)))
-    console.print(plan_table(network, plan, machine))
+    console.print(plan_table(network, plan))
     if not job.machine and ranks > 1:
         console.print('Rates were measured here; between ranks 1 Gbit/s Ethernet is assumed. --machine FILE takes others.', style='dim')
 

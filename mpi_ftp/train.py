@@ -63,7 +63,7 @@ class Trainer:
         folder.write('job.toml', job.toml())
         folder.write_json('plan.json', self.plan.to_json())
         if world.rank == 0:
-            self.show(plan_table(network, self.plan, self.machine))
+            self.show(plan_table(network, self.plan))
         unused = ignored(read_cfg(job.cfg))
         if unused:
             folder.log('without effect here: ' + ', '.join(text.split(': ', 1)[1] for text in dict.fromkeys(unused)))
@@ -213,7 +213,7 @@ class Trainer:
         self.folder.log(f'iteration {self.iteration}: {why}; a new plan takes {1e3 * self.plan.predicted["seconds"]:.1f} ms instead of {1e3 * before:.1f}')
         self.folder.write_json('plan.json', self.plan.to_json())
         if self.world.rank == 0:
-            self.show(plan_table(self.network, self.plan, self.machine))
+            self.show(plan_table(self.network, self.plan))
         old = self.model
         old.rest()
         self.feed.close()

@@ -8,9 +8,11 @@ from planning_core import made_up_machine, network_of
 
 from mpi_ftp.__main__ import main
 from mpi_ftp.compare import verdict
+from mpi_ftp.cost import CostModel
 from mpi_ftp.plan import GroupPlan, Plan, by_hand
 from mpi_ftp.plan_picture import draw_plan, strips
 from mpi_ftp.plan_table import plan_table
+from mpi_ftp.refine import predicted
 from mpi_ftp.region import Region
 from mpi_ftp.search import find_plan
 from mpi_ftp.subtiles import with_parts
@@ -42,6 +44,14 @@ def test_the_table_has_a_line_for_each_layer(tmp_path):
     parted = with_parts(network, by_hand(network, 2, 1, (1, 2), [0, 2], recompute=True), (4, 1))
     assert '1x2, 4x1 parts' in printed(plan_table(network, parted)) and Plan.from_json(json.loads(json.dumps(parted.to_json()))) == parted
     assert not any(group.parted for group in Plan.from_json(without_parts(parted.to_json())).groups)
+
+
+def test_the_table_names_groups_that_begin_early(tmp_path):
+    network = network_of(tmp_path)
+    for link, line in (((1e-3, 1e6), 'groups 1, 2, 3'), ((1e-6, 1e9), None)):
+        model = CostModel(network, made_up_machine(2, link=link, copy=1e-12), 1, 2)
+        text = printed(plan_table(network, predicted(model, by_hand(network, 2, 1, (1, 2), [0, 2, 4, 6]))))
+        assert (line in text if line else True) and ('while halos travel' in text) == bool(line)
 
 
 def without_parts(record):
