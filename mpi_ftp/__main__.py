@@ -159,11 +159,12 @@ def give_up(world, error):
         if isinstance(error, KeyboardInterrupt):
             print('mpi-ftp: interrupted', file=sys.stderr, flush=True)
             return
-        import socket
         import traceback
+
+        from mpi_ftp.hosts import this_machine
         traceback.print_exception(error)
         text = ' '.join(str(error).split())
-        print(f'mpi-ftp: rank {world.rank if world else 0} on {socket.gethostname()}: {type(error).__name__}: {text}', file=sys.stderr, flush=True)
+        print(f'mpi-ftp: rank {world.rank if world else 0} on {world.host if world else this_machine()[0]}: {type(error).__name__}: {text}', file=sys.stderr, flush=True)
 
     if world is not None:
         world.fail(say, code)

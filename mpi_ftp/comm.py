@@ -3,11 +3,11 @@
 What the rest of the program uses: rank, size, host, small sums over ranks, small objects, prepared messages.
 """
 import os
-import socket
 import time
 from functools import partial
 
 from .errors import LauncherError
+from .hosts import host_names, this_machine
 from .launcher import asked_ranks, launched
 from .waiting import Messages, cores, do_nothing, exact_pauses, until, waited
 
@@ -45,7 +45,7 @@ class Alone:
     rank, size, in_order = 0, 1, False
 
     def __init__(self):
-        self.host = socket.gethostname()
+        self.host = this_machine()[0]
 
     def sum(self, array, meanwhile=do_nothing):
         return array
@@ -102,10 +102,12 @@ class World:
     def __init__(self, comm, mpi, in_order=False, patient=None):
         self.comm, self.mpi, self.in_order = comm, mpi, in_order
         self.rank, self.size = comm.rank, comm.size
-        self.host = socket.gethostname()
-        self.host_names = comm.allgather(self.host)
-        # where messages take long, or ranks share cores, whoever waits leaves the core to others
-        self.patient = len(set(self.host_names)) > 1 or self.host_names.count(self.host) > cores() if patient is None else patient
+        machines, usable = zip(*comm.allgather((this_machine(), cores())))
+        self.host_names = host_names(machines)
+        self.host = self.host_names[self.rank]
+        # where messages take long, or ranks share cores, whoever waits leaves the core to others: all ranks or none, as they sum in one way
+        shared = any(self.host_names.count(host) > count for host, count in zip(self.host_names, usable))
+        self.patient = (len(set(self.host_names)) > 1 or shared) if patient is None else patient
         self._on_host, self._small_sums = None, {}
 
     @staticmethod

@@ -33,7 +33,7 @@ def measure(comm, network, batch=1, seconds=2.0, room=None, progress=lambda shar
     # ranks that share cores are timed one after the other, as many at a time as there are cores: contention for memory is real, for time is not
     at_once = max(1, cores // threads)
     layers = .6 if thorough and comm.size > 1 else .9         # of the time
-    rounds = -(-int(comm.maximum(here.size)) // at_once)
+    rounds = int(comm.maximum(-(-here.size // at_once)))      # of the host that takes most: all ranks meet before each
     curves, rates = [], {}
     for turn in range(rounds):
         comm.barrier()

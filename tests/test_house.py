@@ -1,5 +1,6 @@
 """The house: every module stands on a floor and imports only from its own floor or those below, never in a circle."""
 import ast
+import configparser
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ FLOORS = [set(floor.split()) for floor in (
     'network',
     'allreduce reduction',
     'geometry instalments subtiles step_buffers memory curves buffers parameters optimizer algorithm_times layer_times tables machine extents layer_cost part_cost message_cost cost plan ways shares space dynamic refine footprint budget search',
-    'launcher waiting small_sum comm exchange link_times collective_times measuring',
+    'launcher hosts waiting small_sum comm exchange link_times collective_times measuring',
     'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder job',
@@ -89,3 +90,10 @@ def test_kernels_are_arithmetic():
         assert not foreign, f'{path.name} imports {sorted(foreign)}'
         names = {getattr(node, 'id', None) or getattr(node, 'arg', None) or getattr(node, 'attr', None) for node in ast.walk(ast.parse(path.read_text()))}
         assert not {'rank', 'ranks', 'comm'} & names, f'{path.name} computes with ranks'
+
+
+def test_all_packages_are_installed():
+    options = configparser.ConfigParser()
+    options.read(ROOT / 'setup.cfg')
+    packages = {'.'.join(('mpi_ftp', *path.relative_to(ROOT / 'mpi_ftp').parts[:-1])) for path in (ROOT / 'mpi_ftp').rglob('*.py')}
+    assert set(options['options']['packages'].split(', ')) == packages | {'mpi_ftp.kernels'}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp.hosts import host_names, this_machine
 from mpi_ftp.waiting import Messages, until
 
 
@@ -37,3 +38,18 @@ def test_patient_ranks_get_the_same(patient):
         messages.start()
         messages.wait()
         assert (into == (comm.rank - 1) % comm.size).all()
+
+
+@pytest.mark.mpi(3, timeout=30)
+def test_ranks_with_unlike_cores_wait_in_one_way(monkeypatch):
+    world = comm_module.world()
+    monkeypatch.setattr(comm_module, 'cores', lambda: 1 if world.rank == 1 else 64)
+    comm = comm_module.World(world.comm, world.mpi)
+    assert comm.patient and comm.sum(np.ones(3)).tolist() == [comm.size] * 3
+    monkeypatch.setattr(comm_module, 'cores', lambda: 64)
+    assert not comm_module.World(world.comm, world.mpi).patient
+
+
+def test_machines_of_one_name_are_told_apart():
+    assert host_names([('pi', 'a'), ('pi', 'b'), ('other', 'c'), ('pi', 'a')]) == ['pi#1', 'pi#2', 'other', 'pi#1']
+    assert host_names([('pi', 'a'), ('pi', 'a')]) == ['pi', 'pi'] and host_names([this_machine()]) == [this_machine()[0]]
