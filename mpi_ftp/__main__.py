@@ -167,7 +167,14 @@ def give_up(world, error):
         print(f'mpi-ftp: rank {world.rank if world else 0} on {world.host if world else this_machine()[0]}: {type(error).__name__}: {text}', file=sys.stderr, flush=True)
 
     if world is not None:
-        world.fail(say, code)
+        try:
+            world.fail(say, code)
+        except BaseException:           # MPI itself has failed, or somebody is impatient: the others must not wait for this rank
+            try:
+                say()
+                world.abort(code)
+            finally:
+                os._exit(code)
     elif not isinstance(error, LauncherError) or environment_rank() == 0:      # ranks that are no world cannot agree who speaks
         say()
     return code

@@ -2,7 +2,6 @@
 
 What the rest of the program uses: rank, size, host, small sums over ranks, small objects, prepared messages.
 """
-import os
 import time
 from functools import partial
 
@@ -56,6 +55,9 @@ class Alone:
     def broadcast(self, value, root=0):
         return value
 
+    def from_first(self, find):
+        return find()
+
     def gather(self, value):
         return [value]
 
@@ -88,12 +90,6 @@ class Alone:
         raise RuntimeError('one rank has nobody to send to')
 
     receive = send
-
-    def abort(self, code):
-        os._exit(code)
-
-    def fail(self, say, code):
-        say()
 
 
 class World:
@@ -163,6 +159,19 @@ class World:
 
     def broadcast(self, value, root=0):
         return self.comm.bcast(value, root)
+
+    def from_first(self, find):
+        """What find() gives on rank 0, on every rank; if it raises there, all do."""
+        found, refused = None, None
+        if self.rank == 0:
+            try:
+                found = find()
+            except Exception as error:          # or the others would wait
+                refused = error
+        found, refused = self.broadcast((found, refused))
+        if refused:
+            raise refused
+        return found
 
     def gather(self, value):
         """Every rank's value on rank 0, None elsewhere."""

@@ -24,7 +24,7 @@ def replacing(path):
     Raises JobError when the system does not let it be written (no such folder, no permission, disk full).
     """
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')         # see `remains`
     try:
         yield temporary
         with open(temporary, 'rb') as file:
@@ -41,3 +41,9 @@ def replacing(path):
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remains(folder):
+    """Remove from a folder that nobody else writes what `replacing` left there when its process was killed."""
+    for path in Path(folder).glob('.*.[0-9]*.tmp'):
+        path.unlink(missing_ok=True)

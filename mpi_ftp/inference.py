@@ -13,10 +13,10 @@ from .model import Model
 from .plan import by_hand, per_layer
 from .network import Network
 from .planning import budgets, told_by_one
+from .saving import WeightsSource
 from .search import find_plan
-from .session import fill, load_kernels, losses_of
+from .session import load_kernels, losses_of
 from .subtiles import with_parts
-from .convert_weights import open_weights
 
 KEYS = ('cfg', 'weights', 'grid', 'groups', 'layout', 'parts', 'memory', 'machine', 'threads', 'winograd', 'dtype', 'ranks')
 
@@ -41,7 +41,7 @@ def planned(world, network, batch, job, last=None, paged=None, beside=0):
     """
     if not (job.machine or job.memory):
         return plan_inference(network, world.size, batch, job, last), bool(paged)
-    machine = read_machine(job.machine) if job.machine else typical_machine(world)
+    machine = world.from_first(lambda: read_machine(job.machine)) if job.machine else typical_machine(world)
     machine = replace(machine, base=world.maximum(resident()) + beside, peak=0)
     memory = None if job.memory is None else budgets(world, job.memory)
     groups = job.groups if isinstance(job.groups, str) or last is None else [start for start in job.groups if start <= last]
@@ -94,16 +94,15 @@ def start(network, job, batch, last=None, weights_in=None, beside=0):
     weights_in: 'memory', 'file' or None, see `planned`; beside: bytes that the verb takes beside the model."""
     world = comm.world(job.ranks)
     losses = losses_of(network)
-    file = open_weights(job.weights, network)           # what is wrong with it is told before seconds are spent
+    weights = WeightsSource(job.weights, world, network)         # what is wrong with it is told before seconds are spent
+    needed = {layer.index for layer in network.layers if layer.tensors and (last is None or layer.index <= last)}
+    if needed - weights.covered:
+        raise WeightsError(f'{job.weights} covers {len(needed & weights.covered)} layers with weights, {job.cfg} has {len(needed)}: expected a full file')
     load_kernels(world, job, losses)
-    needed = [layer.index for layer in network.layers if layer.tensors and (last is None or layer.index <= last)]
     part = network if last is None else Network(network.shape, network.layers[:last + 1], network.net, network.path)
     plan, paged = planned(world, part, batch, job, last, weights_in and weights_in == 'file', beside)
     if paged and not weights_in and world.rank == 0:
         print('with all weights in memory no plan keeps to --memory: they wait in a file, memory holds those of the group at work', flush=True)
     model = Model(part, plan, world, np.dtype(job.dtype), training=False, losses=losses, paged=paged)
-    fill(file, model.parameters)
-    covered = sum(index in file for index in needed)
-    if covered < len(needed):
-        raise WeightsError(f'{job.weights} covers {covered} layers with weights, {job.cfg} has {len(needed)}: expected a full file')
+    weights.fill(model.parameters)
     return world, model

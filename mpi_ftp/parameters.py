@@ -80,6 +80,10 @@ class Parameters:
     def nbytes(self):
         return self.flat.nbytes + self.grads.nbytes + self.momentum.nbytes
 
+    def state(self):
+        """The arrays that a checkpoint keeps: weights, momentum and statistics."""
+        return [self.flat, self.momentum, *(array for held in self.statistics.values() for array in held.values())]
+
     def views(self, layer, flat):
         """name -> blocked array of one layer inside a flat array."""
         return {s.name: flat[s.first:s.last].reshape(s.shape) for s in self.segments if s.layer == layer}

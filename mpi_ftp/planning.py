@@ -89,7 +89,7 @@ def known_machine(world, network, batch, job, room):
     """The job's machine file, measured and written again where it belongs to another processor, library or number of threads; else measured (collective)."""
     if not job.machine:
         return measure(world, network, batch, room=room).sending(job.halos, job.gradients)
-    machine = read_machine(job.machine)
+    machine = world.from_first(lambda: read_machine(job.machine))          # which other hosts need not have
     if machine.signature and world.broadcast(machine.signature != signature()):
         if world.rank == 0:
             print(f'{job.machine} was measured on {machine.signature}, this is {signature()}: measuring again', flush=True)

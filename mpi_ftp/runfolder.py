@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from .errors import JobError
-from .files import replacing
+from .files import remains, replacing
 from .launcher import launched
 
 
@@ -42,13 +42,13 @@ class RunFolder:
             raise JobError(f'cannot write the run folder {self.path}: {error.strerror}') from None
         try:
             fcntl.flock(self.log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)       # until this process ends, however it does
+            remains(self.path)
         except BlockingIOError:
             self.log_file.close()
             raise JobError(f'another run is writing {self.path}: wait for its end, or give another folder with --run') from None
         except OSError:
             pass                                                            # a file system without locks
         self.resumed = resume and self.checkpoint.exists()
-        (self.path / 'finished').unlink(missing_ok=True)
         self.metrics = None
 
     def write(self, name, text):
@@ -61,6 +61,7 @@ class RunFolder:
 
     def begin_metrics(self, columns, iteration=0):
         """Open metrics.csv with these columns, `iteration` among them; rows after `iteration` are dropped, so that resuming leaves no trace."""
+        (self.path / 'finished').unlink(missing_ok=True)
         path, kept = self.path / 'metrics.csv', []
         if iteration and path.exists():
             with open(path, newline='') as file:

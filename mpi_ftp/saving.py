@@ -1,11 +1,12 @@
 """Weights on their way to and from files, slice by slice: no rank ever holds a tensor of which it computes only a part.
 
-Each rank reads its own rows. Rank 0 writes; it receives from the owners of other rows one slice at a time. Knows ranks and parameters, not
-what a file looks like.
+Rank 0 reads and writes, so that a file need only be on its host: it sends slices to those who hold their rows, and receives them from their owners.
+Knows ranks and parameters, not what a file looks like.
 """
 import numpy as np
 
 from . import checkpoint, weights
+from .convert_weights import open_weights
 from .errors import WeightsError
 from .parameters import TRAINED, cut_rows
 
@@ -38,12 +39,9 @@ def pieces(world, parameters, layer, name, flat=None):
 
 
 def tensors(world, parameters):
-    """(name, shape, pieces) of all weights and their momentum; a name is LAYER/NAME, its momentum is momentum/LAYER/NAME."""
-    for layer in parameters.network.layers:
-        for name, shape in layer.tensors:
-            yield f'{layer.index}/{name}', shape, pieces(world, parameters, layer.index, name)
-            if name in TRAINED:
-                yield f'momentum/{layer.index}/{name}', shape, pieces(world, parameters, layer.index, name, parameters.momentum)
+    """(name, shape, pieces) of all weights, statistics and momentum; a name is LAYER/NAME, its momentum is momentum/LAYER/NAME."""
+    for layer, name, shape, key, flat in states(parameters):
+        yield key, shape, pieces(world, parameters, layer.index, name, flat)
 
 
 def save_weights(path, world, parameters, seen):
@@ -74,16 +72,72 @@ def send(mine):
         raise RuntimeError('only rank 0 receives slices')
 
 
-def load_checkpoint(path, parameters):
-    """Fill this rank's rows of weights, statistics and momentum; returns the checkpoint's meta. WeightsError where it is of another network."""
-    with checkpoint.Checkpoint(path) as saved:
-        for index in parameters.channels:
-            layer = parameters.network.layers[index]
-            for name, shape in layer.tensors:
-                for prefix, flat in (('', None), ('momentum/', parameters.momentum))[:2 if name in TRAINED else 1]:
-                    found = saved.shapes.get(f'{prefix}{index}/{name}', tuple(shape))          # of a missing one tells `read`
-                    if found != tuple(shape):
-                        raise WeightsError(f'{path}: tensor {index}/{name} of {layer.name} has shape {found}, expected {tuple(shape)}; is it of another network?')
-                    for first, last in parameters.pieces(index, name):
-                        parameters.set(index, name, saved.read(f'{prefix}{index}/{name}', first, last), flat, first)
+def load_checkpoint(path, world, parameters):
+    """Fill weights, statistics and momentum on all ranks from a file that rank 0 reads; returns the checkpoint's meta (collective). Raises WeightsError where
+    it is of another network."""
+    saved = None
+
+    def look():
+        nonlocal saved
+        saved = checkpoint.Checkpoint(path)
+        for layer, name, shape, key, _ in states(parameters):
+            found = saved.shapes.get(key, tuple(shape))          # of a missing one tells `read`
+            if found != tuple(shape):
+                raise WeightsError(f'{path}: tensor {layer.index}/{name} of {layer.name} has shape {found}, expected {tuple(shape)}; is it of another network?')
         return saved.meta
+    meta = world.from_first(look)
+    for layer, name, _, key, flat in states(parameters):
+        hand_out(world, parameters, layer.index, name, lambda *rows, key=key: saved.read(key, *rows), flat)
+    if saved:
+        saved.close()
+    return meta
+
+
+def states(parameters):
+    """(layer, name, shape, name in a checkpoint, flat array) of all weights, statistics and momentum."""
+    for layer in parameters.network.layers:
+        for name, shape in layer.tensors:
+            yield layer, name, shape, f'{layer.index}/{name}', None
+            if name in TRAINED:
+                yield layer, name, shape, f'momentum/{layer.index}/{name}', parameters.momentum
+
+
+def hand_out(world, parameters, layer, name, read, flat=None):
+    """Fill a tensor's rows wherever they are held with what read(first, last) gives on rank 0 (collective)."""
+    shape, spans = dict(parameters.network.layers[layer].tensors)[name], parameters.sharing[layer]
+    for _, span in owners(spans):
+        holders = [rank for rank, held in enumerate(spans) if held == span]
+        for first, last in cut_rows(*span, shape, parameters.dtype):
+            rows = np.ascontiguousarray(read(first, last), parameters.dtype) if world.rank == 0 else None
+            if len(holders) == world.size:
+                rows = world.broadcast(rows)
+            elif world.rank == 0:
+                for rank in holders:
+                    if rank:
+                        world.send(rows, rank, TAG)
+            elif world.rank in holders:
+                rows = np.empty((last - first,) + tuple(shape[1:]), parameters.dtype)
+                world.receive(rows, 0, TAG)
+            if world.rank in holders:
+                parameters.set(layer, name, rows, flat, first)
+                parameters.release([layer])
+
+
+class WeightsSource:
+    """A file of weights that rank 0 reads for all ranks. seen: pictures that it was trained on; covered: layers whose weights it holds. Made collectively;
+    raises WeightsError."""
+
+    def __init__(self, path, world, network):
+        self.world, self.file = world, None
+        self.seen, self.covered = world.from_first(lambda: self._open(path, network))
+
+    def _open(self, path, network):
+        self.file = open_weights(path, network)
+        return self.file.seen, {layer.index for layer in network.layers if layer.tensors and layer.index in self.file}
+
+    def fill(self, parameters):
+        """Fill what the file covers of the parameters' layers (collective)."""
+        for layer in parameters.network.layers:
+            if layer.index in self.covered:
+                for name, _ in layer.tensors:
+                    hand_out(self.world, parameters, layer.index, name, lambda *rows, at=(layer.index, name): self.file.read(*at, *rows))

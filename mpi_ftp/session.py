@@ -4,7 +4,6 @@ import os
 import numpy as np
 
 from . import kernels
-from .convert_weights import open_weights
 from .errors import CfgError, DataError
 from .limits import trim
 from .loader import Loader
@@ -48,23 +47,6 @@ def load_kernels(world, job, losses):
     trim()
     kernels.set_threads(int(os.environ.get('NUMBA_NUM_THREADS', 1)), host.size)
     kernels.set_winograd(job.winograd)
-
-
-def load_weights(path, parameters):
-    """Fill the layers that a weights file covers; returns (pictures seen, number of layers with weights that it covers)."""
-    file = open_weights(path, parameters.network)
-    fill(file, parameters)
-    return file.seen, sum(layer.index in file for layer in parameters.network.layers if layer.tensors)
-
-
-def fill(file, parameters):
-    """Read this rank's rows of every layer that an opened weights file covers."""
-    for index in parameters.channels:
-        if index in file:
-            for name, _ in parameters.network.layers[index].tensors:
-                for first, last in parameters.pieces(index, name):
-                    parameters.set(index, name, file.read(index, name, first, last), first=first)
-                    parameters.release([index])
 
 
 class Feed:

@@ -1,7 +1,6 @@
 """The verb `train`: the loop that reads as prose, and what surrounds it: resume, checkpoints, evaluation, signals."""
 import gc
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -21,8 +20,8 @@ from .plan_table import plan_table
 from .planning import course_of, mini_batch, plan_again, plan_run
 from .replan import Watch, move
 from .runfolder import open_run, show
-from .saving import load_checkpoint, save_checkpoint, save_weights
-from .session import Feed, load_kernels, load_weights, losses_of, read_headed, splits_of
+from .saving import WeightsSource, load_checkpoint, save_checkpoint, save_weights
+from .session import Feed, load_kernels, losses_of, read_headed, splits_of
 from .watching import TIMES, Signals, Stopwatch, tell
 
 COLUMNS = ('iteration', 'loss', 'seconds', 'rate', 'epoch', 'seen', *TIMES[1:], 'iou', 'class', 'objectness', 'any_objectness', 'recall50',
@@ -37,8 +36,7 @@ def run(args):
     world = comm.world(job.ranks)
     world.in_order = job.deterministic
     folder = open_run(job.run, job.resume, world.rank)
-    trainer = Trainer(world, job, folder)
-    with trainer.feed:
+    with Trainer(world, job, folder) as trainer:
         trainer.train()
 
 
@@ -52,6 +50,7 @@ class Trainer:
         self.network = network = read_headed(job.cfg, 'train for')
         self.losses = losses_of(network)
         self.batch, self.mini = mini_batch(network, job)
+        schedule.from_net(network.net, job.learning_rate, self.iterations(samples=1))
         splits = splits_of(world, job, job.split, network)          # what is wrong with files is told before seconds are spent
         if job.weights and world.rank == 0 and not folder.resumed:
             open_weights(job.weights, network)
@@ -71,8 +70,14 @@ class Trainer:
         self.tell_weights()
         self.iteration, self.seen, self.state = self.begin()
         self.feed = self.stream()
-        self.total = self.iterations()
+        self.total = self.iterations(self.feed.samples)
         self.rate = schedule.from_net(network.net, job.learning_rate, self.total)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.feed.close()
 
     def build(self):
         """The Model of the plan."""
@@ -105,18 +110,21 @@ class Trainer:
         parameters = self.model.parameters
         parameters.initialise(self.job.seed)
         if self.world.broadcast(self.folder.resumed):
-            meta = load_checkpoint(self.world.broadcast(str(self.folder.checkpoint) if self.world.rank == 0 else None), parameters)
+            meta = load_checkpoint(self.folder.checkpoint, self.world, parameters)
             self.folder.log(f'going on after iteration {meta["iteration"]}')
+            if meta['seed'] != self.job.seed:
+                self.folder.log(f'the seed was {meta["seed"]} and is {self.job.seed} now: pictures come in another order')
             return meta['iteration'], meta['seen'], tuple(meta['loader'])
         if self.job.weights:
-            seen, covered = load_weights(self.job.weights, parameters)
-            self.folder.log(f'{self.job.weights}: weights of {covered} layers')
-            return 0, seen, (0, 0)
+            weights = WeightsSource(self.job.weights, self.world, self.network)
+            weights.fill(parameters)
+            self.folder.log(f'{self.job.weights}: weights of {len(weights.covered)} layers')
+            return 0, weights.seen, (0, 0)
         return 0, 0, (0, 0)
 
-    def iterations(self):
+    def iterations(self, samples):
         if self.job.epochs is not None:
-            return max(1, round(self.job.epochs * self.feed.samples / self.batch))
+            return max(1, round(self.job.epochs * samples / self.batch))
         return self.job.iterations or self.network.net.int('max_batches', least=1)
 
     def train(self):
@@ -134,7 +142,7 @@ class Trainer:
                     row.update(self.evaluate())
                 folder.row(**row)
                 progress.step(self.iteration, f'loss {row["loss"]:.4f}  rate {row["rate"]:.3g}  {row["seconds"]:.3f} s')
-                if self.iteration % job.checkpoint_every == 0:
+                if self.iteration % job.checkpoint_every == 0 and self.iteration < self.total and not self.stop:
                     self.save()
                 if self.state[0] > epoch and job.replan and self.world.size > 1:
                     self.replan()
@@ -193,8 +201,7 @@ class Trainer:
         if not self.course.evaluates:
             return {}
         self.model.rest()
-        plan = replace(self.plan, batch=self.mini)
-        model = Model(self.network, plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
+        model = Model(self.network, self.plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
         result = evaluate(world, model, self.job.data, self.job.val_split, self.job.reader)
         model.arena.release()
         trim()
@@ -229,6 +236,8 @@ class Trainer:
                 'plan': self.plan.to_json(), 'cfg': self.job.cfg.read_text()}
         folder, parameters = self.folder, self.model.parameters
         self.model.rest()
+        if self.world.maximum(not np.isfinite(sum(array.sum(dtype=float) for array in parameters.state()))):
+            raise Diverged(f'weights are no longer finite after iteration {self.iteration}; the checkpoint before it, if any, stays: try a smaller learning rate')
         save_checkpoint(getattr(folder, 'checkpoint', None), self.world, parameters, meta)
         save_weights(getattr(folder, 'weights', None), self.world, parameters, self.seen)
         if self.world.rank == 0 and self.iteration:

@@ -1,5 +1,6 @@
 """The run folder: what it holds, what it refuses to overwrite, what resuming leaves."""
 import json
+import os
 
 import pytest
 
@@ -34,8 +35,12 @@ def test_a_run_is_not_overwritten(tmp_path):
     run.finish()
     with pytest.raises(JobError, match='holds a finished run'):
         runfolder.open_run(tmp_path)
-    runfolder.open_run(tmp_path, resume=True).close()
+    (tmp_path / f'.checkpoint.h5.{os.getpid()}.tmp').write_bytes(b'of a process that was killed')
+    run = runfolder.open_run(tmp_path, resume=True)
+    assert (tmp_path / 'finished').exists() and not list(tmp_path.glob('*.tmp'))
+    run.begin_metrics(['iteration'], 3)                             # so far the run might have been refused
     assert not (tmp_path / 'finished').exists()
+    run.close()
 
 
 @pytest.mark.parametrize('resume', (False, True))

@@ -12,8 +12,7 @@ from mpi_ftp.model import Model
 from mpi_ftp.parameters import cut_rows
 from mpi_ftp.plan import GroupPlan, Plan
 from mpi_ftp.region import balanced
-from mpi_ftp.saving import load_checkpoint, owners, save_checkpoint, save_weights
-from mpi_ftp.session import load_weights
+from mpi_ftp.saving import WeightsSource, load_checkpoint, owners, save_checkpoint, save_weights
 
 TEXT = conv(40) + conv(72, k=1) + conv(20, bn=0, a='linear') + '[connected]\noutput=37\nactivation=linear\n[softmax]\n'
 
@@ -60,7 +59,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     mine, other = (filled(make_network(tmp_path / name, conv(width) + conv(8), 7, 9), alone, 1) for name, width in (('a', 20), ('b', 24)))
     save_checkpoint(tmp_path / 'checkpoint.h5', alone, other, {})
     with pytest.raises(WeightsError, match=r'checkpoint.h5: tensor 0/\w+ of layer 0 \[convolutional\] has shape \(24.*expected \(20.*another network'):
-        load_checkpoint(tmp_path / 'checkpoint.h5', mine)
+        load_checkpoint(tmp_path / 'checkpoint.h5', alone, mine)
 
 
 @pytest.mark.mpi(1, 2, 3, 4)
@@ -75,17 +74,28 @@ def test_saved_by_any_number_of_ranks_and_read_back(tmp_path, monkeypatch):
         save_weights(tmp_path / 'one.weights', alone, truth, 99)
         assert (tmp_path / 'many.weights').read_bytes() == (tmp_path / 'one.weights').read_bytes()
     comm.barrier()
-    back = filled(network, comm, 2)
-    assert load_checkpoint(tmp_path / 'many.h5', back)['iteration'] == 5
+    back, here = filled(network, comm, 2), tmp_path if comm.rank == 0 else tmp_path / 'of another host'          # a file need only be where rank 0 is
+    assert load_checkpoint(here / 'many.h5', comm, back)['iteration'] == 5
     for flat, again in ((mine.flat, back.flat), (mine.momentum, back.momentum)):
         np.testing.assert_array_equal(again, flat)
     other = filled(network, comm, 2)
-    assert load_weights(tmp_path / 'many.weights', other) == (99, 4)
+    source = WeightsSource(here / 'many.weights', comm, network)
+    assert source.seen == 99 and source.covered == {0, 1, 2, 3}
+    source.fill(other)
     np.testing.assert_array_equal(other.flat, mine.flat)
     for layer, statistics in mine.statistics.items():
         for name in statistics:
             np.testing.assert_array_equal(back.statistics[layer][name], statistics[name])
             np.testing.assert_array_equal(other.statistics[layer][name], statistics[name])
+
+
+@pytest.mark.mpi(2)
+def test_a_file_that_only_rank_0_lacks_is_refused_by_all(tmp_path):
+    comm = comm_module.world()
+    network = make_network(tmp_path, TEXT, 7, 9)
+    for read in (lambda: load_checkpoint(tmp_path / 'none.h5', comm, filled(network, comm, 1)), lambda: WeightsSource(tmp_path / 'none.weights', comm, network)):
+        with pytest.raises(WeightsError, match='none'):
+            read()
 
 
 @pytest.mark.mpi(3)
@@ -99,7 +109,7 @@ def test_no_rank_holds_a_tensor_of_which_it_computes_a_part(tmp_path):
     tracemalloc.start()
     save_checkpoint(tmp_path / 'a.h5', comm, parameters, {})
     save_weights(tmp_path / 'a.weights', comm, parameters, 1)
-    load_checkpoint(tmp_path / 'a.h5', parameters)
+    load_checkpoint(tmp_path / 'a.h5', comm, parameters)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert comm.maximum(peak) < 3 * parameters_module.SLICE

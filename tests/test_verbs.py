@@ -159,6 +159,14 @@ def test_a_loss_that_is_no_number_names_iteration_and_layer(place, tmp_path):
     assert len(lines) == 1 and re.search(r'the loss is \S+ at iteration \d: the first output that is not finite is that of layer 0 \[conv', lines[0])
 
 
+def test_weights_that_are_no_numbers_replace_no_checkpoint(place, tmp_path):
+    run = tmp_path / 'nan'
+    verb(*training(place, run, '--iterations', '1'))
+    before = (run / 'checkpoint.h5').read_bytes()
+    said = verb(*training(place, run, '--resume', '--learning-rate', '1e308', '--checkpoint-every', '1', '--iterations', '5'), code=10)
+    assert 'weights are no longer finite after iteration 2' in said and (run / 'checkpoint.h5').read_bytes() == before
+
+
 def test_forward_val_and_detect_answer_alike_on_any_ranks(place, alone, tmp_path):
     np.save(tmp_path / 'x.npy', np.random.default_rng(5).random((2, 3, 37, 51)))
     given, answers = ['--cfg', place / 'n.cfg', '--weights', alone / 'last.weights', '--dtype', 'float64'], {}
