@@ -42,7 +42,7 @@ class Model:
         self.half_halos, self.aside = halos == 'half', self.poll if training and overlap and comm.size > 1 else None
         self.layouts = plan.layouts(network)
         self.shares = [[plan.share(network, self.layouts, g, rank, training) for rank in range(comm.size)] for g in plan.groups]
-        self.tag, self.seeds, self.arrived, self.outputs, self.watched, self.pending = 0, {}, set(), {}, None, None
+        self.tag, self.seeds, self.arrived, self.outputs, self.gathers, self.watched, self.pending = 0, {}, set(), {}, {}, None, None
         self.parameters = parameters or self._parameters(paged)
         if training:
             order = lanes(network)
@@ -228,10 +228,11 @@ class Model:
 
     def gather(self, index):
         """The whole output of a layer as (N, C, H, W) on rank 0, None elsewhere. Valid after forward where its tile still lives."""
-        layout = self.layouts[index]
-        block = self.network.block(index)
-        exchange = Exchange(self.comm, layout, Layout.on_rank(layout.shape, self.comm.size), 0.0, block, self.dtype, self.next_tag())
-        whole = Tile.zeros(exchange.dst, block, self.dtype)
+        if index not in self.gathers:
+            layout, block = self.layouts[index], self.network.block(index)
+            exchange = Exchange(self.comm, layout, Layout.on_rank(layout.shape, self.comm.size), 0.0, block, self.dtype, self.next_tag())
+            self.gathers[index] = exchange, Tile.zeros(exchange.dst, block, self.dtype)
+        exchange, whole = self.gathers[index]
         exchange.forward(self.owned_tile(index), whole)
         return whole.plain() if self.comm.rank == 0 else None
 

@@ -1,5 +1,6 @@
 """How a rank waits for messages: as MPI does where every rank has a core of its own, else with pauses. Works on requests; comm.py makes them."""
 import os
+import threading
 import time
 from contextlib import suppress
 
@@ -41,6 +42,12 @@ class Messages:
 
     def __init__(self, sends, receives, mpi=None, buffers=None, patient=False):
         self.requests, self.mpi, self.buffers, self.patient, self.left = receives + sends, mpi, buffers, patient, 0
+
+    def __del__(self):
+        """Give prepared requests back to MPI, which only the main thread may call."""
+        if self.requests and not self.left and threading.current_thread() is threading.main_thread() and not self.mpi.Is_finalized():
+            for request in self.requests:
+                request.Free()
 
     @property
     def bytes_sent(self):

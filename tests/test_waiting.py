@@ -1,5 +1,6 @@
 """Waiting with pauses: it takes little processor time, and nothing is missed."""
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,17 @@ def test_what_is_done_already_is_not_waited_for():
     until(lambda: asked.append(1) or len(asked) == 3)
     assert len(asked) == 3
     Messages([], []).wait()
+
+
+def test_requests_are_given_back_once_nothing_is_under_way():
+    freed, mpi = [], SimpleNamespace(Is_finalized=lambda: False)
+    request = SimpleNamespace(Free=lambda: freed.append(1), Test=lambda: True)
+    Messages([request], [request, request], mpi)
+    assert len(freed) == 3
+    under_way = Messages([request], [], mpi)
+    under_way.left = 1
+    del under_way
+    assert len(freed) == 3
 
 
 @pytest.mark.mpi(2, 3)
