@@ -90,6 +90,8 @@ def known_machine(world, network, batch, job, room):
     if not job.machine:
         return measure(world, network, batch, room=room).sending(job.halos, job.gradients)
     machine = world.from_first(lambda: read_machine(job.machine))          # which other hosts need not have
+    if not machine.signature and world.rank == 0:
+        print(f'{job.machine} was not measured on these ranks ({machine.note or "nor does it say where"}): `mpi-ftp profile` measures them', flush=True)
     if machine.signature and world.broadcast(machine.signature != signature()):
         if world.rank == 0:
             print(f'{job.machine} was measured on {machine.signature}, this is {signature()}: measuring again', flush=True)

@@ -69,7 +69,7 @@ def test_a_stale_machine_file_is_measured_again(tmp_path, capsys):
     job = Job(cfg=Path('net.cfg'), machine=path)
     estimate, stale = made_up_machine(), replace(made_up_machine(), signature='a Z80, 1 cores')
     write_machine(path, estimate)
-    assert planning.known_machine(alone, network, 1, job, 8 * MIB) == estimate
+    assert planning.known_machine(alone, network, 1, job, 8 * MIB) == estimate and 'was not measured on these ranks' in capsys.readouterr().out
     write_machine(path, stale)
     found = planning.known_machine(alone, network, 1, job, 8 * MIB)
     assert found.signature == signature() and 'was measured on a Z80, 1 cores, this is' in capsys.readouterr().out
