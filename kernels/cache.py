@@ -1,8 +1,8 @@
 """Compiled kernels on disk: one file for each function, dtype and CPU, named by a hash of all that went into it.
 
 Numba's own cache does not see a change in the code that writes the vector instructions, keeps an index that concurrent
-processes overwrite, and wants a writable source directory. Here a file is complete or absent, and its name says whether it
-fits, so any number of processes may share a directory.
+processes overwrite, and wants a writable source directory. Here a file is complete or counts for nothing, as the digest at its
+end tells, and its name says whether it fits, so any number of processes may share a directory.
 """
 import functools
 import hashlib
@@ -23,6 +23,7 @@ from .simd import tile
 # files whose code ends up in other files' kernels
 GENERATORS = ('simd.py', 'micro.py', 'transform.py', 'activations.py', 'maxima.py', 'jit.py', 'direct.py', 'winograd_tiles.py', 'threads.py',
               'naive_elementwise.py')
+DIGEST_BYTES = hashlib.blake2b().digest_size
 KEPT_SECONDS = 2 * 86400                                         # a replaced file is deleted when it is older than this
 
 
@@ -43,11 +44,10 @@ class DiskCache(NullCache):
 
     def load_overload(self, signature, target_context):
         target_context.refresh()
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
+        code = _read(self.path)
+        if code is None:
             return None
-        result = CompileResult._rebuild(target_context, *pickle.loads(data))
+        result = CompileResult._rebuild(target_context, *pickle.loads(code))
         module = getattr(result.library, '_shared_module', None)
         if module is not None:                                  # for linking into functions that call this one: there are none
             module.close()
@@ -55,12 +55,29 @@ class DiskCache(NullCache):
         return result
 
     def save_overload(self, signature, result):
-        with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:
-            file.write(dumps(result._reduce()))
-        os.replace(file.name, self.path)
+        _write(self.path, dumps(result._reduce()))
         for old in self.path.parent.glob(self.prefix + '*'):
             if old != self.path and time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 old.unlink(missing_ok=True)
+
+
+def _read(path):
+    """What was written to this file; None unless all of it is there."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    code, digest = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+    return code if hashlib.blake2b(code).digest() == digest else None
+
+
+def _write(path, code):
+    """At once or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(code + hashlib.blake2b(code).digest())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
 
 
 @functools.cache

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mpi_ftp
 from mpi_ftp import kernels
+from mpi_ftp.kernels import cache, copies, jit
 
 CODE = '''
 import numpy as np
@@ -77,6 +79,32 @@ def test_cache_without_a_writable_choice(install):
     environment['XDG_CACHE_HOME'] = str(tmp_path / 'file')
     finish(start(environment))
     assert len(packs(tmp_path / f'mpi_ftp-{os.getuid()}')) == 1
+
+
+@pytest.fixture
+def place(monkeypatch, tmp_path):
+    """The directory of compiled kernels, empty."""
+    monkeypatch.setattr(cache, 'directory', lambda: tmp_path)
+    return tmp_path
+
+
+def pack_anew():
+    """Use a kernel as a new process does; whether it was loaded."""
+    kernel = jit.Kernel(copies._pack.function, copies._pack.words, ['float32'])
+    view, buffer = np.ones((1, 1, 2, 3, 16), np.float32), np.zeros(96, np.float32)
+    kernel(buffer, view)
+    assert buffer.all()
+    return bool(kernel.compiled['float32'].stats.cache_hits)
+
+
+def test_a_damaged_file_is_replaced(place):
+    assert not pack_anew() and pack_anew()
+    file, = place.iterdir()
+    whole = file.read_bytes()
+    for damaged in (b'', whole[:10], whole[:-1], whole[:-100], whole[:200] + b'?' + whole[201:], bytes(len(whole))):
+        file.write_bytes(damaged)
+        assert not pack_anew() and pack_anew()
+    assert list(place.iterdir()) == [file]
 
 
 def test_load_reports_progress():
