@@ -11,6 +11,7 @@ import pickle
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numba
@@ -55,10 +56,12 @@ class DiskCache(NullCache):
         return result
 
     def save_overload(self, signature, result):
-        _write(self.path, dumps(result._reduce()))
-        for old in self.path.parent.glob(self.prefix + '*'):
-            if old != self.path and time.time() - old.stat().st_mtime > KEPT_SECONDS:
-                old.unlink(missing_ok=True)
+        path, code = self.path, dumps(result._reduce())
+        with suppress(OSError):                                 # a full disk, a directory that is gone: this process has its code
+            _write(path, code)
+            for old in path.parent.glob(self.prefix + '*'):
+                if old != path and time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                    old.unlink(missing_ok=True)
 
 
 def _read(path):
@@ -73,11 +76,16 @@ def _read(path):
 
 def _write(path, code):
     """At once or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(code + hashlib.blake2b(code).digest())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+    file = tempfile.NamedTemporaryFile(dir=path.parent, delete=False)
+    try:
+        with file:
+            file.write(code + hashlib.blake2b(code).digest())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(file.name, path)
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
+        raise
 
 
 @functools.cache

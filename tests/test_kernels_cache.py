@@ -107,6 +107,18 @@ def test_a_damaged_file_is_replaced(place):
     assert list(place.iterdir()) == [file]
 
 
+def test_a_full_disk_costs_the_file_only(place, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(os, 'fsync', full)
+    assert not pack_anew() and not list(place.iterdir())
+
+
+def test_a_directory_that_is_gone_costs_the_file_only(place):
+    place.rmdir()
+    assert not pack_anew() and not place.exists()
+
+
 def test_load_reports_progress():
     seen = []
     kernels.load('float64', lambda done, total: seen.append((done, total)))
