@@ -60,8 +60,9 @@ class DiskCache(NullCache):
         with suppress(OSError):                                 # a full disk, a directory that is gone: this process has its code
             _write(path, code)
             for old in path.parent.glob(self.prefix + '*'):
-                if old != path and time.time() - old.stat().st_mtime > KEPT_SECONDS:
-                    old.unlink(missing_ok=True)
+                with suppress(OSError):                         # another process may be faster
+                    if old != path and time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                        old.unlink()
 
 
 def _read(path):

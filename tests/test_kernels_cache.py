@@ -119,6 +119,19 @@ def test_a_directory_that_is_gone_costs_the_file_only(place):
     assert not pack_anew() and not place.exists()
 
 
+def test_old_files_go_though_another_process_is_faster(place):
+    pack_anew()
+    kept, = place.iterdir()
+    for name in 'abcde':
+        (place / (kept.name[:-16] + name)).write_bytes(b'')
+        os.utime(place / (kept.name[:-16] + name), (0, 0))
+    for name in 'vwxyz':                                        # listed, but not to be found: as if deleted meanwhile
+        (place / (kept.name[:-16] + name)).symlink_to(place / 'nothing')
+    kept.unlink()
+    pack_anew()
+    assert [path for path in place.iterdir() if path.exists()] == [kept]
+
+
 def test_load_reports_progress():
     seen = []
     kernels.load('float64', lambda done, total: seen.append((done, total)))
