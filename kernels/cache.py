@@ -58,7 +58,7 @@ class DiskCache(NullCache):
     def save_overload(self, signature, result):
         path, code = self.path, dumps(result._reduce())
         with suppress(OSError):                                 # a full disk, a directory that is gone: this process has its code
-            _write(path, code)
+            _write(path, code, self.prefix)
             for old in path.parent.glob(self.prefix + '*'):
                 with suppress(OSError):                         # another process may be faster
                     if old != path and time.time() - old.stat().st_mtime > KEPT_SECONDS:
@@ -75,9 +75,9 @@ def _read(path):
     return code if hashlib.blake2b(code).digest() == digest else None
 
 
-def _write(path, code):
-    """At once or not at all."""
-    file = tempfile.NamedTemporaryFile(dir=path.parent, delete=False)
+def _write(path, code, prefix):
+    """At once or not at all. What a process that is killed leaves begins with `prefix`, so that it is cleaned up with the old files."""
+    file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, delete=False)
     try:
         with file:
             file.write(code + hashlib.blake2b(code).digest())

@@ -132,6 +132,18 @@ def test_old_files_go_though_another_process_is_faster(place):
     assert [path for path in place.iterdir() if path.exists()] == [kept]
 
 
+def test_what_a_killed_process_was_writing_goes(place, monkeypatch):
+    written = []
+    monkeypatch.setattr(os, 'fsync', lambda file: written.extend(place.iterdir()))
+    pack_anew()
+    (kept,), (left,) = place.iterdir(), written
+    left.write_bytes(b'')
+    os.utime(left, (0, 0))
+    kept.unlink()
+    pack_anew()
+    assert list(place.iterdir()) == [kept]
+
+
 def test_load_reports_progress():
     seen = []
     kernels.load('float64', lambda done, total: seen.append((done, total)))
