@@ -80,8 +80,8 @@ def spread(units, work, whole=False):
 
 
 def streams(y):
-    """Whether y, about to be overwritten in full, is better written past the caches: it is larger than they are."""
-    return y.nbytes >= STREAM_BYTES and y.ctypes.data % (4 * LINE) == 0 and y.strides[3] == 4 * LINE
+    """Whether y, about to be overwritten in full, is better written past the caches: it is larger than they are, and its pixels lie on cache lines."""
+    return y.nbytes >= STREAM_BYTES and y.strides[3] == 4 * LINE and not any(place % (4 * LINE) for place in (y.ctypes.data, *y.strides[:3]))
 
 
 def workspace(role, *sizes):

@@ -4,10 +4,12 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from mpi_ftp import kernels
 from mpi_ftp.kernels import team, threads
+from mpi_ftp.kernels.bench import aligned
 
 
 @pytest.fixture(params=[0, team.SPINS], ids=['sleeping', 'spinning'])
@@ -155,3 +157,13 @@ def test_no_wake_up_is_lost_between_short_jobs(spins):
     assert not runner.is_alive(), f'hung after {done} jobs'
     assert done == [60000, 60000] and all(member.thread.is_alive() for member in crew.members)
     crew.close()
+
+
+@pytest.mark.parametrize('axis', [None, 0, 1, 2, 3])
+def test_only_pixels_on_cache_lines_are_written_past_the_caches(monkeypatch, axis):
+    monkeypatch.setattr(threads, 'STREAM_BYTES', 0)
+    strides = [4096, 2048, 1024, 64, 4]
+    if axis is not None:
+        strides[axis] += 16
+    y = np.lib.stride_tricks.as_strided(aligned(8192), (2, 2, 2, 2, 16), strides)
+    assert threads.streams(y) == (axis is None)
