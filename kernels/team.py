@@ -99,9 +99,9 @@ class Member:
             self.turn += 1
             self.job, self.error = job, None
             self.posted.line[0] = self.turn
-            wake, self.asleep = self.asleep, False
-        if wake:
-            self.bed.release()
+            if self.asleep:
+                self.asleep = False
+                self.bed.release()
 
     def live(self):
         turn = 0
@@ -121,9 +121,9 @@ class Member:
             self.job = work = None                      # what it holds on to is the caller's
             with self.team.guard:
                 self.finished = turn
-                wake, self.team.asleep = self.team.asleep is self, None if self.team.asleep is self else self.team.asleep
-            if wake:
-                self.team.bed.release()
+                if self.team.asleep is self:
+                    self.team.asleep = None
+                    self.team.bed.release()
 
     def part(self):
         """Leave a core that a thread before this one works on, if there is another."""
@@ -162,25 +162,38 @@ class Team:
         try:
             called = self.members[:len(cuts) - 2]
             self.cores[0] = _core()()
-            for member, first, last in zip(called, cuts[1:], cuts[2:]):
-                member.post((work, first, last))
             try:
+                for member, first, last in zip(called, cuts[1:], cuts[2:]):
+                    member.post((work, first, last))
                 work(cuts[0], cuts[1])
             finally:
-                for member in called:
-                    self.join(member)
+                self.join(called)
         finally:
             self.free.release()
         for member in called:
             if member.error:
                 raise member.error
 
-    def join(self, member):
+    def join(self, members):
+        """Wait until they are done; what the handler of a signal raises meanwhile is raised then, for nobody else may have what they work on."""
+        raised = None
+        while True:
+            try:
+                for member in members:
+                    self.wait(member)
+                break
+            except BaseException as error:
+                raised = error
+        if raised:
+            raise raised
+
+    def wait(self, member):
         if self.look.meet(0, member.done, member.turn, self.spins):
             return
         with self.guard:
             wait = member.finished != member.turn
             self.asleep = member if wait else None
+            self.bed.acquire(blocking=False)            # woken when nobody waited any more: a wait that was broken off
         if wait:
             self.bed.acquire()
 

@@ -1,5 +1,6 @@
 """Threads of the kernels: every unit is done once, errors arrive, threads that sleep wake up, and nothing deadlocks."""
 import os
+import signal
 import sys
 import threading
 import time
@@ -52,6 +53,30 @@ def test_an_error_arrives_after_all_are_done(crew, at):
     assert sorted(done + [at]) == [0, 1, 2]
     crew.run(work, [3, 4, 5])                           # and the team goes on
     assert sorted(done + [at]) == [0, 1, 2, 3, 4]
+
+
+def test_what_the_handler_of_a_signal_raises_comes_after_all_are_done(crew):
+    done = []
+
+    def work(first, last):
+        if first == 0:
+            signal.setitimer(signal.ITIMER_REAL, .1)        # when this thread waits for the other
+        time.sleep(.3 * first)
+        done.append(first)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            crew.run(work, [0, 1, 2])
+        assert done == [0, 1]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    for _ in range(3):
+        done.clear()
+        crew.run(lambda first, last: time.sleep(.05 * first) or done.append(first), [0, 1, 2])
+        assert done == [0, 1]
 
 
 def test_a_long_kernel_is_interrupted(monkeypatch):
