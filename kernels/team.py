@@ -197,6 +197,10 @@ class Team:
         if wait:
             self.bed.acquire()
 
+    def leave(self):
+        """The threads are another process's."""
+        atexit.unregister(self.close)
+
     def close(self):
         atexit.unregister(self.close)
         for member in self.members:

@@ -28,6 +28,17 @@ def set_threads(threads, processes=1):
         _team = Team(_count - 1, SPINS if _count * processes <= cores else 0)
 
 
+def _alone():
+    """A process that was just forked has none of its parent's threads."""
+    global _team, _count
+    if _team:
+        _team.leave()
+    _team, _count = None, 1
+
+
+os.register_at_fork(after_in_child=_alone)
+
+
 def get_threads():
     return _count
 

@@ -1,6 +1,7 @@
 """Threads of the kernels: every unit is done once, errors arrive, threads that sleep wake up, and nothing deadlocks."""
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -192,3 +193,32 @@ def test_only_pixels_on_cache_lines_are_written_past_the_caches(monkeypatch, axi
         strides[axis] += 16
     y = np.lib.stride_tricks.as_strided(aligned(8192), (2, 2, 2, 2, 16), strides)
     assert threads.streams(y) == (axis is None)
+
+
+def test_a_forked_process_works_alone():
+    """The threads are its parent's. It must not wait for them, nor as it ends."""
+    code = '''
+import os
+from mpi_ftp import kernels
+from mpi_ftp.kernels import threads
+def work(first, last):
+    parts.append((first, last))
+kernels.set_threads(2)
+parts = []
+threads.spread(2, work)
+with threads._team.guard:
+    child = os.fork()
+if not child:
+    parts.clear()
+    threads.spread(2, work)
+    assert (parts, kernels.get_threads()) == ([(0, 2)], 1)
+    kernels.set_threads(2)
+    parts.clear()
+    threads.spread(2, work)
+    assert sorted(parts) == [(0, 1), (1, 2)]
+else:
+    assert os.waitpid(child, 0)[1] == 0
+    threads.spread(2, work)
+    assert sorted(parts) == [(0, 1), (0, 1), (1, 2), (1, 2)]
+'''
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=60)
