@@ -19,7 +19,7 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from .simd import tile
+from .simd import target, tile
 
 # files whose code ends up in other files' kernels
 GENERATORS = ('simd.py', 'micro.py', 'transform.py', 'activations.py', 'maxima.py', 'jit.py', 'direct.py', 'winograd_tiles.py', 'threads.py',
@@ -93,9 +93,7 @@ def _write(path, code, prefix):
 def directory():
     """Where this CPU's files are: in $MPI_FTP_CACHE, or the user's cache directory, or, if that cannot be written, a
     temporary directory that is the user's own."""
-    import llvmlite.binding as llvm
-    cpu = llvm.get_host_cpu_name()
-    features = llvm.get_host_cpu_features().flatten()
+    _, cpu, features = target()
     name = f'{cpu}-{tile().name}-' + hashlib.sha256(features.encode()).hexdigest()[:8]
     user = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     for root in (os.environ.get('MPI_FTP_CACHE'), os.path.join(user, 'mpi_ftp'),

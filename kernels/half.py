@@ -13,11 +13,11 @@ from .copies import check_room
 from .jit import address, call, inline, kernel, line, start
 from .layout import check_maps
 from .prepared import prepared
-from .simd import tile
+from .simd import arm, has
 
 HEADER = 2                              # 16-bit words of a message that hold its scale, a float32
 LARGEST = 14                            # binary digits before the point of a message's largest number
-HALVES = tile().name != 'generic'       # does this CPU have instructions for half precision?
+HALVES = arm() or has('f16c')           # does this CPU have instructions for half precision?
 if HALVES:
     from . import halves
 

@@ -1,5 +1,5 @@
 """Lines of 32-bit numbers to and from 16 bits (IEEE half precision), as vector instructions: each Native is called with the
-number of floats, the address written, the address read and that of a factor. CPUs of the generic tile may lack them."""
+number of floats, the address written, the address read and that of a factor. Some CPUs lack them: see `half`."""
 from llvmlite import ir
 
 from .jit import Native, instructions

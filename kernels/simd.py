@@ -4,6 +4,7 @@ Numba keeps no array in registers, so the innermost loops are written as LLVM in
 computed; `micro` and `transform` do. To add an architecture: add a line to TILES (and, if its multiply-add takes a lane of
 a vector as operand, set `lanes`), then run the tests with MPI_FTP_SIMD set to its name.
 """
+import functools
 import os
 import platform
 from dataclasses import dataclass
@@ -39,19 +40,33 @@ TILES = {tile.name: tile for tile in (
 
 
 def tile():
-    """The tile for this CPU; the environment variable MPI_FTP_SIMD names another one (any of them runs anywhere)."""
+    """The tile for the CPU that numba compiles for; the environment variable MPI_FTP_SIMD names another one (any of them runs anywhere)."""
     name = os.environ.get('MPI_FTP_SIMD')
     if name:
         if name not in TILES:
             raise Setting(f'MPI_FTP_SIMD is {name!r}; known: {", ".join(TILES)}')
         return TILES[name]
-    import llvmlite.binding as llvm
-    features = llvm.get_host_cpu_features()
-    if llvm.get_process_triple().startswith(('aarch64', 'arm64')):
+    if arm():
         return TILES['neon']
-    if all(features.get(f) for f in ('avx512f', 'avx512vl', 'avx512dq')):
+    if has('avx512f', 'avx512vl', 'avx512dq'):
         return TILES['avx512']
-    return TILES['avx2' if features.get('avx2') and features.get('fma') else 'generic']
+    return TILES['avx2' if has('avx2', 'fma') else 'generic']
+
+
+@functools.cache
+def target():
+    """What numba compiles for: LLVM's triple, name of the CPU and its features. This machine's, but for NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
+    from numba.core.registry import cpu_target
+    return cpu_target.target_context.codegen().magic_tuple()
+
+
+def arm():
+    return target()[0].startswith(('aarch64', 'arm64'))
+
+
+def has(*features):
+    """Whether there are instructions for all of these, by LLVM's names."""
+    return {f'+{feature}' for feature in features} <= set(target()[2].split(','))
 
 
 class Emitter:

@@ -1,4 +1,9 @@
 """Half precision against numpy's, and messages whose largest number is scaled into its range."""
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -89,3 +94,30 @@ def test_a_message_tells_what_is_not_finite(dtype, bad):
     kernels.narrow(message, a)
     kernels.widen(b, message)
     np.testing.assert_array_equal(b, a)
+
+
+CODE = '''
+import numpy as np
+from mpi_ftp import kernels
+from mpi_ftp.kernels import cache, half, simd
+view = np.random.default_rng(0).standard_normal((2, 2, 5, 7, 16)).astype(np.float32)
+back, flat, message = np.empty_like(view), np.empty(view.size, np.uint16), kernels.message(view.size)
+kernels.pack_half(flat, view)
+kernels.unpack_half(back, flat)
+assert (back == view.astype(np.float16)).all() and (flat.view(np.float16) == back.ravel()).all()
+kernels.narrow(message, view)
+kernels.widen(back, message)
+assert np.abs(back - view).max() < 1e-3 and (message != 0).mean() > .9
+print(simd.tile().name, half.HALVES, cache.directory().name)
+'''
+
+
+@pytest.mark.skipif(platform.machine() not in ('x86_64', 'AMD64'), reason='names of another kind of CPU')
+@pytest.mark.parametrize('cpu, features, told', [('generic', None, 'generic False generic-generic-'), ('x86-64', '', 'generic False x86-64-generic-'),
+                                                 ('haswell', '+avx,+avx2,+fma,+f16c', 'avx2 True haswell-avx2-')])
+def test_the_cpu_that_numba_is_told(tmp_path, cpu, features, told):
+    """Halves without the instructions for them, and a directory of its own for its kernels."""
+    environment = {name: value for name, value in os.environ.items() if name not in ('MPI_FTP_SIMD', 'NUMBA_CPU_FEATURES')}
+    environment |= {'MPI_FTP_CACHE': str(tmp_path), 'NUMBA_CPU_NAME': cpu} | ({} if features is None else {'NUMBA_CPU_FEATURES': features})
+    ended = subprocess.run([sys.executable, '-c', CODE], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0 and ended.stdout.startswith(told), ended.stdout + ended.stderr
