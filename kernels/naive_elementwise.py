@@ -20,16 +20,21 @@ def _softplus(u):
 
 
 @inline
+def _below(u):
+    """u, but not farther down than where its factor is 0: infinity times 0 is not a number."""
+    return -1e4 if u < -1e4 else u
+
+
+@inline
 def value_at(u, code):
     """Activation number `code` at u."""
     if code == 3:
         return _logistic(u)
     if code == 4:
-        return u * math.tanh(_softplus(u))
+        return _below(u) * math.tanh(_softplus(u))
     if code == 5:
-        return u * _logistic(u)
-    slope = 1.0 if code == 0 else 0.1 if code == 1 else 0.0
-    return u if u > 0 else slope * u
+        return _below(u) * _logistic(u)
+    return u if u > 0 or code == 0 else 0.1 * u if code == 1 else 0.0 * _below(u)
 
 
 @inline
@@ -38,12 +43,13 @@ def slope_at(u, code):
     if code == 3:
         s = _logistic(u)
         return s * (1 - s)
+    near = -_below(-_below(u))
     if code == 4:
         t = math.tanh(_softplus(u))
-        return t + u * (1 - t * t) * _logistic(u)
+        return t + near * (1 - t * t) * _logistic(u)
     if code == 5:
         s = _logistic(u)
-        return s + u * s * (1 - s)
+        return s + near * s * (1 - s)
     return 1.0 if u > 0 or code == 0 else 0.1 if code == 1 else 0.0
 
 

@@ -103,16 +103,19 @@ def test_activation(dtype, shape, activation):
 @pytest.mark.parametrize('activation', FORMULA)
 @DTYPES
 def test_activation_at_the_ends(activation, dtype):
-    """Large arguments give neither overflow nor NaN; a NaN stays one."""
-    z = np.zeros((1, 1, 1, 5, 16), dtype)
-    z[0, 0, 0, :, :] = np.array([-1e4, -100, 100, 1e4, np.nan])[:, None]
+    """Large arguments, even infinite ones, give neither overflow nor NaN; a NaN stays one."""
+    z = np.zeros((1, 1, 1, 11, 16), dtype)
+    z[0, 0, 0, :, :] = np.array([-np.inf, -3e38, -1e20, -1e4, -100, 100, 1e4, 1e20, 3e38, np.inf, np.nan])[:, None]
     one, zero = np.ones((1, 16), dtype), np.zeros((1, 16), dtype)
-    y, dz = np.empty_like(z), np.empty_like(z)
+    y, sums = np.empty_like(z), np.empty((2, 1, 16))
     kernels.normalize_activate(y, z, one, zero, activation)
-    kernels.activate_backward(dz, np.ones_like(z), z, one, zero, one, zero, zero, activation)
-    low, high = {'linear': (1, 1), 'leaky': (0.1, 1), 'relu': (0, 1), 'logistic': (0, 0)}.get(activation, (0, 1))
-    np.testing.assert_allclose(dz[0, 0, 0, :4, 0], [low, low, high, high], atol=1e-6)
-    assert np.isfinite(y[0, 0, 0, :4]).all() and np.isnan(y[0, 0, 0, 4]).all()
+    below, above = {'linear': (1, 1), 'leaky': (0.1, 1), 'relu': (0, 1), 'logistic': (0, 0)}.get(activation, (0, 1))
+    want = [v * below if below else 0 for v in z[0, 0, 0, :5, 0]] + [v * above if above else 1 for v in z[0, 0, 0, 5:10, 0]]
+    np.testing.assert_allclose(y[0, 0, 0, :10], np.repeat(want, 16).reshape(10, 16), rtol=1e-6, atol=1e-30)
+    assert np.isnan(y[0, 0, 0, 10]).all()
+    for at in range(10):
+        kernels.activate_backward_reduce(sums, np.ones_like(z[:, :, :, :1]), z[:, :, :, at:at + 1], one, zero, zero, one, activation)
+        np.testing.assert_allclose(sums[0], below if at < 5 else above, rtol=1e-6, atol=1e-6)
 
 
 @DTYPES
