@@ -121,6 +121,8 @@ def _check_listed(blocks, x):
 
 def _check_blocks(y, x, w, groups):
     check_maps(y, x)
+    if not y.dtype == x.dtype == w.dtype:
+        raise ValueError(f'one type of numbers is expected, not maps of {y.dtype} and {x.dtype} and filters of {w.dtype}')
     if w.ndim == 5:
         fits = w.shape[0] == y.shape[1] and groups * w.shape[3] <= x.shape[1] * x.shape[4]
     else:

@@ -232,3 +232,13 @@ def maps(*shape):
 def test_what_does_not_fit_is_refused(call):
     with pytest.raises(ValueError, match=r'\(1, '):
         call()
+
+
+@pytest.mark.parametrize('odd', range(3))
+def test_one_type_of_numbers_is_expected(odd):
+    """Filters in float64 once were read as float32."""
+    arrays = [np.zeros(shape, np.float64 if i == odd else np.float32) for i, shape in enumerate([(1, 1, 4, 4, 16), (1, 1, 6, 6, 16), (1, 1, 3, 3, 16, 16)])]
+    y, x, w = arrays
+    for call in (lambda: kernels.conv_forward(y, x, w, 1), lambda: kernels.conv_backward_data(x, y, w, 1), lambda: kernels.conv_backward_weights(w, x, y, 1)):
+        with pytest.raises(ValueError, match='one type'):
+            call()
