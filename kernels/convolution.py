@@ -25,8 +25,7 @@ def conv_forward(y, x, w, stride, dilation=1, groups=1, filters=None, algorithm=
     if w.ndim == 5:
         if taken is not None or add:
             raise ValueError(f'grouped filters {w.shape} take all input blocks of their group, once')
-        filters = filters or y.shape[1] * BLOCK
-        per = filters // groups
+        filters, per = _grouping(y, x, w, groups, filters)
         if grouped.is_depthwise(x, w, per):
             return partial(grouped.depthwise_forward, y, x, w, stride, dilation)
         if grouped.is_blocked(x, w, per):
@@ -58,8 +57,7 @@ def conv_backward_data(dx, dy, w, stride, dilation=1, groups=1, margin=0, top=0,
     if w.ndim == 5:
         if made is not None:
             raise ValueError(f'grouped filters {w.shape} make all input blocks of their group, once')
-        filters = filters or dy.shape[1] * BLOCK
-        per = filters // groups
+        filters, per = _grouping(dy, dx, w, groups, filters)
         if grouped.is_depthwise(dx, w, per):
             return partial(grouped.depthwise_backward_data, dx, dy, w, stride, dilation, (mh, mw), top, left)
         if grouped.is_blocked(dx, w, per):
@@ -77,8 +75,7 @@ def conv_backward_weights(dw, x, dy, stride, dilation=1, groups=1, filters=None,
     """dw += gradient with respect to w; x and dy as in conv_forward (dy without margin)."""
     _check(dy, x, dw, stride, dilation, groups)
     if dw.ndim == 5:
-        filters = filters or dy.shape[1] * BLOCK
-        per = filters // groups
+        filters, per = _grouping(dy, x, dw, groups, filters)
         if grouped.is_depthwise(x, dw, per):
             return partial(grouped.depthwise_backward_weights, dw, x, dy, stride, dilation)
         if grouped.is_blocked(x, dw, per):
@@ -124,11 +121,19 @@ def _check_blocks(y, x, w, groups):
     if not y.dtype == x.dtype == w.dtype:
         raise ValueError(f'one type of numbers is expected, not maps of {y.dtype} and {x.dtype} and filters of {w.dtype}')
     if w.ndim == 5:
-        fits = w.shape[0] == y.shape[1] and groups * w.shape[3] <= x.shape[1] * x.shape[4]
+        fits = w.shape[0] == y.shape[1] and groups > 0
     else:
         fits = w.shape[:2] == (y.shape[1], x.shape[1]) and w.shape[4] == x.shape[4]
     if not fits or x.shape[0] != y.shape[0] or not w.flags.c_contiguous:
         raise ValueError(f'filters {w.shape} do not lead from {x.shape} to {y.shape}')
+
+
+def _grouping(y, x, w, groups, filters):
+    """The real number of output channels, and those of a group; ValueError unless they and all groups' inputs fill the blocks."""
+    filters = y.shape[1] * BLOCK if filters is None else filters
+    if filters % groups or y.shape[1] != -(-filters // BLOCK) or x.shape[1] != -(-groups * w.shape[3] // x.shape[4]):
+        raise ValueError(f'{filters} filters in {groups} groups of {w.shape[3]} inputs do not lead from {x.shape} to {y.shape}')
+    return filters, filters // groups
 
 
 def _tile(algorithm, w, stride, dilation):

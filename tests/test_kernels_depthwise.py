@@ -91,3 +91,17 @@ def test_other_vector_widths(simd):
     done = subprocess.run([sys.executable, '-c', code, os.path.dirname(__file__)], capture_output=True, text=True,
                           env={**os.environ, 'MPI_FTP_SIMD': simd})
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('outputs, inputs, channels, groups, filters', [
+    (1, 3, 16, 3, 16),          # no whole number of filters a group
+    (1, 1, 4, 0, 16), (2, 2, 4, 8, 40), (2, 2, 4, 8, 0), (2, 2, 4, 4, 16), (2, 3, 1, 32, None), (3, 2, 16, 2, 32), (2, 3, 16, 2, None), (2, 1, 1, 16, 16)])
+def test_groups_that_do_not_fit_are_refused(dtype, outputs, inputs, channels, groups, filters):
+    y, x = np.zeros((1, outputs, 2, 2, 16), dtype), np.zeros((1, inputs, 2, 2, 16), dtype)
+    w = np.zeros((outputs, 1, 1, channels, 16), dtype)
+    for call in (lambda: kernels.conv_forward.ready(y, x, w, 1, 1, groups, filters),
+                 lambda: kernels.conv_backward_data.ready(x, y, w, 1, 1, groups, filters=filters),
+                 lambda: kernels.conv_backward_weights.ready(w, x, y, 1, 1, groups, filters)):
+        with pytest.raises(ValueError, match=r'\(1, '):
+            call()
