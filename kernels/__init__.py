@@ -6,8 +6,9 @@ axes of an activation are contiguous, the outer strides are free: a view along N
 Outputs come first, gradients carry the prefix d, every convolution is "valid". float32 runs through SIMD kernels,
 float64 through the loops of `naive`, which are the definition. Nothing here knows of tiles, ranks or layers.
 
-A call checks its arguments, then works. Of the calls that a training step repeats, `call.ready(...)` with the same arguments
-returns the work alone, to be done as often as one likes on what the arrays then hold.
+A call checks its arguments, then works; those of `statistics`, `rearrange` and `image` trust their caller. Of the calls that a
+training step repeats, `call.ready(...)` with the same arguments returns the work alone, to be done as often as one likes on what
+the arrays then hold.
 
 Importing this package costs nothing: numba is imported at the first use of a name.
 

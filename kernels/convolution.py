@@ -123,8 +123,8 @@ def _check_blocks(y, x, w, groups):
     if w.ndim == 5:
         fits = w.shape[0] == y.shape[1] and groups > 0
     else:
-        fits = w.shape[:2] == (y.shape[1], x.shape[1]) and w.shape[4] == x.shape[4]
-    if not fits or x.shape[0] != y.shape[0] or not w.flags.c_contiguous:
+        fits = w.ndim == 6 and w.shape[:2] == (y.shape[1], x.shape[1]) and w.shape[4] == x.shape[4]
+    if not fits or not w.shape[-1] == y.shape[4] == BLOCK or x.shape[0] != y.shape[0] or not w.flags.c_contiguous:
         raise ValueError(f'filters {w.shape} do not lead from {x.shape} to {y.shape}')
 
 

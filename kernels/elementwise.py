@@ -9,7 +9,7 @@ import numpy as np
 
 from . import naive_elementwise as naive
 from .jit import address, call, inline, kernel, start
-from .layout import check_maps, check_same
+from .layout import check_channels, check_maps, check_same
 from .naive_elementwise import ACTIVATIONS
 from .prepared import prepared
 from .rows import NATIVES
@@ -23,6 +23,7 @@ CHUNK = 2 ** 17         # bytes written from first to last, where the whole is w
 def moments(sums, x, shift):
     """sums[0] = sum of x - shift over N, H, W; sums[1] = sum of its square. Overwritten."""
     check_maps(x)
+    check_channels(x, sums, shift)
     if x.dtype != np.float32:
         return partial(naive.moments, sums, x, shift)
     return Spread(x.shape[1], partial(_moments.of(x.dtype), NATIVES['moments'].address, sums, x, shift))
@@ -32,6 +33,7 @@ def moments(sums, x, shift):
 def normalize_activate(y, z, scale, shift, activation):
     """y = activation(z * scale + shift); y may be z."""
     check_same(y, z)
+    check_channels(z, scale, shift)
     if z.dtype != np.float32:
         return partial(naive.normalize_activate, y, z, scale, shift, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'forward', y is not z and streams(y)].address
@@ -43,6 +45,7 @@ def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, activation):
     """With da = dy * activation'(z * scale + shift): sums[0] = sum of da, sums[1] = sum of da * (z - mean) * istd over
     N, H, W. Overwritten."""
     check_same(dy, z)
+    check_channels(z, sums, scale, shift, mean, istd)
     if z.dtype != np.float32:
         return partial(naive.activate_backward_reduce, sums, dy, z, scale, shift, mean, istd, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'reduce'].address
@@ -53,6 +56,7 @@ def activate_backward_reduce(sums, dy, z, scale, shift, mean, istd, activation):
 def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
     """dz = a * da + b * z + c with da as above; dz may be dy or z."""
     check_same(dz, dy, z)
+    check_channels(z, scale, shift, a, b, c)
     if z.dtype != np.float32:
         return partial(naive.activate_backward, dz, dy, z, scale, shift, a, b, c, ACTIVATIONS.index(activation))
     native = NATIVES[activation, 'backward', dz is not dy and dz is not z and streams(dz)].address
@@ -61,6 +65,8 @@ def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
 
 def sgd(w, v, g, rate, momentum, decay):
     """Flat arrays: v = momentum * v + g + decay * w, then w -= rate * v, and g = 0."""
+    if not w.size == v.size == g.size:
+        raise ValueError(f'arrays of the same size are expected, not of {w.size}, {v.size} and {g.size} numbers')
     spread(-(-w.size // 4096), lambda first, last: _sgd(*(part[first * 4096:last * 4096] for part in (w, v, g)),
                                                         rate, momentum, decay))
 

@@ -11,7 +11,7 @@ import numpy as np
 from . import naive_copies as naive
 from .copies import check_room
 from .jit import address, call, inline, kernel, line, start
-from .layout import check_maps
+from .layout import check_maps, check_same
 from .prepared import prepared
 from .simd import arm, has
 
@@ -85,6 +85,7 @@ def widen(view, message, add=False):
 def narrow_with_error(message, values, error):
     """Write the message of flat `values` + `error`; `error` becomes what it loses, to be added next time (error feedback)."""
     values, error = (flat.reshape(1, 1, 1, flat.size, 1) for flat in (values, error))
+    check_same(values, error)
     bits = _bits(message[HEADER:], values)
     if _plain(values):
         return partial(naive.narrow_with_error, message[:HEADER], bits, values, error, LARGEST)

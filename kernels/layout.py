@@ -25,6 +25,13 @@ def check_same(first, *others):
             raise ValueError(f'maps of one shape are expected, not {first.shape} and {other.shape}')
 
 
+def check_channels(x, *arrays):
+    """Raise ValueError unless the blocks of map x have 16 channels, and these are numbers for them, (CB, 16), or their sums, (2, CB, 16)."""
+    shape = x.shape[1], BLOCK
+    if x.shape[4] != BLOCK or any(array.shape not in (shape, (2, *shape)) for array in arrays):
+        raise ValueError(f'numbers of {[array.shape for array in arrays]} are not for the blocks of {x.shape}')
+
+
 def to_blocked(array, block=BLOCK, dtype=None):
     """(N, C, H, W) -> (N, CB, H, W, block), lanes past C zero. block = C stores a picture interleaved."""
     n, c, h, w = array.shape

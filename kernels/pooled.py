@@ -11,7 +11,7 @@ import numpy as np
 from . import naive_pooled as naive
 from .activations import emit_times_slope, emit_value
 from .jit import Native, address, call, instructions, kernel, start
-from .layout import check_maps, check_same
+from .layout import check_channels, check_maps, check_same
 from .maxima import first_maximum, shares
 from .naive_elementwise import ACTIVATIONS
 from .prepared import prepared
@@ -23,6 +23,7 @@ from .threads import Spread, streams
 def normalize_activate_maxpool(p, z, scale, shift, activation, size):
     """p = the maximum of activation(z * scale + shift) over each window; a NaN in a window wins."""
     _check(p, z, size)
+    check_channels(p, scale, shift)
     if z.dtype != np.float32:
         return partial(naive.normalize_activate_maxpool, p, z, scale, shift, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['forward'].address
@@ -34,6 +35,7 @@ def maxpool_activate_backward_reduce(sums, dp, z, scale, shift, mean, istd, acti
     """With da = activation'(z * scale + shift) * dp at the first maximum of each window, 0 elsewhere: sums[0] = sum of da,
     sums[1] = sum of da * (z - mean) * istd over N, H, W. Overwritten."""
     _check(dp, z, size)
+    check_channels(dp, sums, scale, shift, mean, istd)
     if z.dtype != np.float32:
         return partial(naive.maxpool_activate_backward_reduce, sums, dp, z, scale, shift, mean, istd, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['reduce'].address
@@ -45,6 +47,7 @@ def maxpool_activate_backward(dz, dp, z, scale, shift, a, b, c, activation, size
     """dz = a * da + b * z + c with da as above; dz may be z."""
     _check(dp, z, size)
     check_same(dz, z)
+    check_channels(dp, scale, shift, a, b, c)
     if z.dtype != np.float32:
         return partial(naive.maxpool_activate_backward, dz, dp, z, scale, shift, a, b, c, ACTIVATIONS.index(activation), size)
     native = _natives(activation, size)['stream' if dz is not z and streams(dz) else 'backward'].address

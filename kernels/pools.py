@@ -135,9 +135,26 @@ def _backward(native, dx, dy, x, stride, covered, first, last):
                           start(dy, n, b, h), start(x, n, b, h * stride), x_row, stride * B, stride * x_row))
 
 
-@kernel('f5 f5')
 def avgpool_forward(y, x):
     """y (N, CB, 1, 1, B) = mean of x over its rows and columns."""
+    _check_mean(y, x)
+    _avgpool_forward(y, x)
+
+
+def avgpool_backward(dx, dy):
+    """dx (N, CB, H, W, B) = dy (N, CB, 1, 1, B) spread evenly."""
+    _check_mean(dy, dx)
+    _avgpool_backward(dx, dy)
+
+
+def _check_mean(y, x):
+    check_maps(y, x)
+    if y.shape != (*x.shape[:2], 1, 1, x.shape[4]):
+        raise ValueError(f'{y.shape} is not the shape of the mean of {x.shape}')
+
+
+@kernel('f5 f5')
+def _avgpool_forward(y, x):
     N, CB, H, W, B = x.shape
     total = np.empty(B, np.float64)
     for n in range(N):
@@ -153,8 +170,7 @@ def avgpool_forward(y, x):
 
 
 @kernel('f5 f5')
-def avgpool_backward(dx, dy):
-    """dx (N, CB, H, W, B) = dy (N, CB, 1, 1, B) spread evenly."""
+def _avgpool_backward(dx, dy):
     N, CB, H, W, B = dx.shape
     for n in range(N):
         for b in range(CB):
