@@ -96,19 +96,26 @@ def directory():
     _, cpu, features = target()
     name = f'{cpu}-{tile().name}-' + hashlib.sha256(features.encode()).hexdigest()[:8]
     user = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    for root in (os.environ.get('MPI_FTP_CACHE'), os.path.join(user, 'mpi_ftp'),
-                 os.path.join(tempfile.gettempdir(), f'mpi_ftp-{os.getuid()}')):
+    shared = Path(tempfile.gettempdir(), f'mpi_ftp-{os.getuid()}')
+    for root in (os.environ.get('MPI_FTP_CACHE'), os.path.join(user, 'mpi_ftp'), shared):
         if not root:
             continue
-        path = Path(root, name)
+        root, path = Path(root), Path(root, name)
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
+            if _ours(path) and (root != shared or _ours(root)):
+                return path
         except OSError:
             continue
-        if path.stat().st_uid == os.getuid():           # its files are code: trust nobody else's
-            return path
     raise OSError('no directory for compiled kernels can be written: set MPI_FTP_CACHE')
+
+
+def _ours(path):
+    """Whether nobody else can put files there: they are code."""
+    found = path.lstat()
+    return found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 @functools.cache

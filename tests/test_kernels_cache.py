@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,33 @@ def test_what_a_killed_process_was_writing_goes(place, monkeypatch):
     kept.unlink()
     pack_anew()
     assert list(place.iterdir()) == [kept]
+
+
+@pytest.fixture
+def shared(monkeypatch, tmp_path):
+    """The root of the last choice, in a directory where anybody may write; there is no other choice."""
+    monkeypatch.delenv('MPI_FTP_CACHE', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', '/dev/null')
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    return tmp_path / f'mpi_ftp-{os.getuid()}'
+
+
+def test_the_last_choice_is_made_for_nobody_else(shared):
+    leaf = cache.directory.__wrapped__()
+    assert leaf.parent == shared and [path.stat().st_mode & 0o777 for path in (shared, leaf)] == [0o700, 0o700]
+    assert cache.directory.__wrapped__() == leaf
+
+
+@pytest.mark.parametrize('plant', [
+    lambda root: root.mkdir() or root.chmod(0o777),
+    lambda root: root.mkdir() or root.chmod(0o770),
+    lambda root: root.with_name('elsewhere').mkdir(mode=0o700) or root.symlink_to(root.with_name('elsewhere')),
+    pytest.param(lambda root: root.mkdir(mode=0o700) or os.chown(root, 12345, 12345), marks=pytest.mark.skipif(os.getuid() != 0, reason='only root gives files away')),
+    lambda root: cache.directory.__wrapped__().chmod(0o777)], ids=['open', 'group', 'link', 'foreign', 'leaf'])
+def test_what_others_may_write_is_not_trusted(shared, plant):
+    plant(shared)
+    with pytest.raises(OSError, match='set MPI_FTP_CACHE'):
+        cache.directory.__wrapped__()
 
 
 def test_load_reports_progress():
