@@ -98,7 +98,7 @@ def directory():
     user = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
     shared = Path(tempfile.gettempdir(), f'mpi_ftp-{os.getuid()}')
     for root in (os.environ.get('MPI_FTP_CACHE'), os.path.join(user, 'mpi_ftp'), shared):
-        if not root:
+        if not root or str(root).startswith('~'):           # nobody says where this user's home is
             continue
         root, path = Path(root), Path(root, name)
         try:

@@ -172,6 +172,13 @@ def test_what_others_may_write_is_not_trusted(shared, plant):
         cache.directory.__wrapped__()
 
 
+def test_a_user_without_a_home(shared, monkeypatch, tmp_path):
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    monkeypatch.setattr(os.path, 'expanduser', lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    assert cache.directory.__wrapped__().parent == shared and list(tmp_path.iterdir()) == [shared]
+
+
 def test_load_reports_progress():
     seen = []
     kernels.load('float64', lambda done, total: seen.append((done, total)))
