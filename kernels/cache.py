@@ -24,6 +24,7 @@ from .simd import target, tile
 # files whose code ends up in other files' kernels
 GENERATORS = ('simd.py', 'micro.py', 'transform.py', 'activations.py', 'maxima.py', 'jit.py', 'direct.py', 'winograd_tiles.py', 'threads.py',
               'naive_elementwise.py')
+CONVOLUTIONS = (*GENERATORS, 'convolution.py', 'winograd.py', 'winograd_loops.py', 'native.py', 'phases.py', 'caches.py', 'grouped.py', 'depthwise.py')
 DIGEST_BYTES = hashlib.blake2b().digest_size
 KEPT_SECONDS = 2 * 86400                                         # a replaced file is deleted when it is older than this
 
@@ -131,6 +132,6 @@ def convolution_hash():
     """Of all code that computes convolutions: what was measured with other code does not count."""
     here = Path(__file__)
     digest = hashlib.sha256()
-    for name in (*GENERATORS, 'winograd.py', 'winograd_loops.py', 'native.py'):
+    for name in CONVOLUTIONS:
         digest.update(here.with_name(name).read_bytes())
     return digest.hexdigest()[:16]

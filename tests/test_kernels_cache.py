@@ -185,6 +185,18 @@ def test_load_reports_progress():
     assert seen and seen[-1][0] == seen[-1][1] == len(seen)
 
 
+def test_whatever_computes_convolutions_renews_their_times():
+    import ast
+    found, left, folder = {'cache', 'layout', 'naive', 'prepared', 'team'}, ['convolution'], Path(kernels.__file__).parent       # these tell no algorithm from another
+    for module in left:
+        for node in ast.walk(ast.parse((folder / f'{module}.py').read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                names = {node.module} if node.module else {each.name for each in node.names if (folder / f'{each.name}.py').exists()}
+                left += names - found
+                found |= names
+    assert 'caches' in left and not {f'{module}.py' for module in left} - set(cache.CONVOLUTIONS)
+
+
 def test_whatever_ends_up_in_other_files_kernels_renews_them():
     """Functions that numba compiles with their caller, or that write instructions, and come from another file."""
     import ast
