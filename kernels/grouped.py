@@ -86,23 +86,23 @@ def depthwise_backward_weights(dw, x, dy, stride, dilation):
 
 
 def blocked_forward(y, x, w, stride, dilation, per):
-    for out, into in _groups(x.shape[1], y.shape[1], per, w.shape[3]):
+    for out, into in _groups(y.shape[1], per, w.shape[3]):
         direct.forward(y[:, out], x[:, into], _ungrouped(w[out]), stride, dilation)()
 
 
 def blocked_backward_data(dx, dy, w, stride, dilation, per, margin, top, left):
-    for out, into in _groups(dx.shape[1], dy.shape[1], per, w.shape[3]):
+    for out, into in _groups(dy.shape[1], per, w.shape[3]):
         direct.backward_data(dx[:, into], dy[:, out], _ungrouped(w[out]), stride, dilation, margin, top, left)()
 
 
 def blocked_backward_weights(dw, x, dy, stride, dilation, per):
-    for out, into in _groups(x.shape[1], dy.shape[1], per, dw.shape[3]):
+    for out, into in _groups(dy.shape[1], per, dw.shape[3]):
         part = np.zeros_like(_ungrouped(dw[out]))
         direct.backward_weights(part, x[:, into], dy[:, out], stride, dilation)()
         dw[out] += part.transpose(0, 2, 3, 1, 4, 5).reshape(dw[out].shape)
 
 
-def _groups(input_blocks, output_blocks, per, channels):
+def _groups(output_blocks, per, channels):
     """Slices of output and of input blocks of each group."""
     o, i = per // BLOCK, channels // BLOCK
     return [(slice(g * o, g * o + o), slice(g * i, g * i + i)) for g in range(output_blocks // o)]
