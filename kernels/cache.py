@@ -81,9 +81,7 @@ def _write(path, code, prefix):
     file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, delete=False)
     try:
         with file:
-            file.write(code + hashlib.blake2b(code).digest())
-            file.flush()
-            os.fsync(file.fileno())
+            file.write(code + hashlib.blake2b(code).digest())        # not waiting for the disk: after a crash the digest tells what is missing
         os.replace(file.name, path)
     except BaseException:
         Path(file.name).unlink(missing_ok=True)
