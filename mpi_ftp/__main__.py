@@ -9,6 +9,7 @@ import os
 import sys
 
 from mpi_ftp.errors import UNEXPECTED, JobError, LauncherError, Refused, UsageError, nearest
+from mpi_ftp.files import lasting_streams
 
 VERBS = {
     'train': ('train', 'train a network as a job file says'),
@@ -124,6 +125,7 @@ def environment_rank(environ=os.environ):
 
 def main(words=None):
     words = sys.argv[1:] if words is None else words
+    lasting_streams()
     thread_environment(words)
     world = None
     try:
@@ -142,9 +144,6 @@ def main(words=None):
 
 def give_up(world, error):
     """Say once what happened and make sure that no rank goes on; the exit code of this process."""
-    if isinstance(error, BrokenPipeError) and world is None:                   # `mpi-ftp … | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         error = JobError(f'cannot write {error.filename or "to the disk"}: {error.strerror}')
     from mpi_ftp.kernels import Setting

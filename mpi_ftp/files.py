@@ -1,6 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and output streams that may break."""
+import errno
 import os
 import re
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +16,39 @@ def reason(error):
     if cut:
         return f'it is cut short, {cut[1]} of {cut[2]} bytes are there'
     return os.strerror(error.errno) if getattr(error, 'errno', None) else text
+
+
+class Lasting:
+    """An output stream that outlives its reader: what is written after `| head` has read enough, or after the terminal is gone, is lost, the work goes on."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        return self.attempt(self.stream.write, text)
+
+    def flush(self):
+        self.attempt(self.stream.flush)
+
+    def attempt(self, act, *args):
+        try:
+            return act(*args)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+
+
+def lasting_streams():
+    """Make standard output and error such streams; those that were closed at the start (`>&-`) lead nowhere."""
+    for name in 'stdout', 'stderr':
+        stream = getattr(sys, name)
+        setattr(sys, name, open(os.devnull, 'w') if stream is None else Lasting(stream))
 
 
 @contextmanager

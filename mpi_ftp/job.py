@@ -114,7 +114,7 @@ class Job:
     run: Path = key(PATH, 'folder for everything the run writes (default: runs/ and the name of the job or the network)')
     resume: bool = key(FLAG, 'go on from the checkpoint in the run folder', False)
     split: str = key(WORD, 'split that is trained on', 'train')
-    val_split: str = key(WORD, 'split that is evaluated', 'val')
+    val_split: str = key(WORD, 'split that is evaluated; none: no evaluation (default: val, where the data set has it)')
     batch: int = key(whole(1), 'pictures to an iteration (default: [net] batch)')
     subdivisions: int = key(whole(1), 'pieces in which a batch is computed (default: [net] subdivisions)')
     iterations: int = key(whole(1), 'number of iterations (default: [net] max_batches)')

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import JobError
@@ -193,7 +194,8 @@ class Bar(Lines):
         return self
 
     def __exit__(self, *error):
-        self.bar.stop()
+        with suppress(OSError):             # the terminal may be gone
+            self.bar.stop()
         if self.screen is not sys.stdout:
             self.screen.close()
 

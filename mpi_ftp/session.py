@@ -88,12 +88,14 @@ class Feed:
 
 
 def splits_of(world, job, split, network):
-    """The splits of the job's data, on ranks that read them, else None. Raises DataError where `split` is not among them, or where there are more
-    classes than the network's heads tell apart."""
+    """The splits of the job's data, on ranks that read them, else None. Raises DataError where `split`, or the job's val_split, is not among them, or
+    where there are more classes than the network's heads tell apart."""
     if job.reader == 'one' and world.rank > 0:
         return None
     with Pictures(job.data) as pictures:
         pictures.indices(split)
+        if job.val_split not in (None, 'none'):
+            pictures.indices(job.val_split)
         for head in network.heads:
             known = head.section.int('classes', 20) if head.kind in ('region', 'yolo') else head.in_shapes[0][0]
             if len(pictures.classes) > known:

@@ -66,6 +66,8 @@ class Trainer:
         unused = ignored(read_cfg(job.cfg))
         if unused:
             folder.log('without effect here: ' + ', '.join(text.split(': ', 1)[1] for text in dict.fromkeys(unused)))
+        if not self.course.evaluates:
+            folder.log('there is no evaluation: ' + ('val_split = none' if job.val_split else f'{job.data} has no split "val"'))
         self.model, self.watch = self.build(), Watch()
         self.tell_weights()
         self.iteration, self.seen, self.state = self.begin()
@@ -196,18 +198,19 @@ class Trainer:
             'all layers are finite, the loss itself is not'
 
     def evaluate(self):
-        """Metrics of the validation split with the weights at hand; empty where the data has no such split."""
+        """Metrics of the validation split with the weights at hand; empty where the run has none."""
         world = self.world
         if not self.course.evaluates:
             return {}
         self.model.rest()
         model = Model(self.network, self.plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
-        result = evaluate(world, model, self.job.data, self.job.val_split, self.job.reader)
+        split = self.job.val_split or 'val'
+        result = evaluate(world, model, self.job.data, split, self.job.reader)
         model.arena.release()
         trim()
         if world.rank:
             return {}
-        self.show(result.table(f'{self.job.val_split} after iteration {self.iteration}'))
+        self.show(result.table(f'{split} after iteration {self.iteration}'))
         numbers = result.as_dict()
         return {name: numbers[name] for name in ('mAP50', 'mAP50_95', 'top1') if numbers.get(name) is not None}
 

@@ -108,6 +108,21 @@ def same_run(run, other, tolerance):
     np.testing.assert_allclose(*weights, rtol=max(tolerance, 2e-7), atol=tolerance)
 
 
+def test_a_run_without_evaluation_says_so(place, tmp_path):
+    verb(*training(place, tmp_path / 'none', '--val-split', 'none', '--iterations', 1))
+    with h5py.File(place / 'set.h5') as whole, h5py.File(tmp_path / 'train.h5', 'w') as part:
+        for name in whole:
+            whole.copy(name, part)
+        part.attrs.update(whole.attrs)
+        del part['splits/val']
+    verb(*training(place, tmp_path / 'missing', '--iterations', 1, data=tmp_path / 'train.h5'))
+    verb(*training(place, tmp_path / 'all', '--iterations', 1, '--val-split', 'all'))
+    said = {name: re.findall('there is no evaluation: .*', (tmp_path / name / 'log.txt').read_text()) for name in ('none', 'missing', 'all')}
+    assert said == {'none': ['there is no evaluation: val_split = none'], 'all': [],
+                    'missing': [f'there is no evaluation: {tmp_path / "train.h5"} has no split "val"']}
+    assert 'all after iteration 1' in (tmp_path / 'all' / 'log.txt').read_text()
+
+
 def test_four_ranks_and_one_reader_train_what_one_rank_trains(place, alone):
     verb(*training(place, 'four', '--grid', '2x2', '--groups', '0,2', '--reader', 'one', '--threads', '1'), ranks=4)
     same_run(place / 'four', alone, 1e-12)
@@ -121,6 +136,15 @@ def test_resuming_changes_nothing_on_the_same_and_on_other_ranks(place, alone):
     assert (place / 'halves' / 'last.weights').read_bytes() == (alone / 'last.weights').read_bytes()
     verb(*training(place, 'elsewhere', '--resume', '--grid', '3x1', '--groups', 'fused', '--threads', '1'), ranks=3)
     same_run(place / 'elsewhere', alone, 1e-12)
+
+
+@pytest.mark.parametrize('output', ['| head -1', '>&-', '2>&1 >&- | head -0'])
+def test_a_run_goes_on_when_nobody_reads_its_output(place, alone, output, tmp_path):
+    command = f'"$@" {output}; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(['bash', '-c', command, '', sys.executable, '-m', 'mpi_ftp', *map(str, training(place, tmp_path / 'run'))], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr and done.stdout.count('\n') == (output == '| head -1')
+    same_run(tmp_path / 'run', alone, 1e-12)
+    assert (tmp_path / 'run' / 'finished').exists() and 'iteration 4/4' in (tmp_path / 'run' / 'log.txt').read_text()
 
 
 def test_a_folder_with_a_run_is_not_overwritten(place, alone):
@@ -188,6 +212,7 @@ def test_forward_val_and_detect_answer_alike_on_any_ranks(place, alone, tmp_path
     (['--grid', '2x2'], 7, 'grid 2x2 needs 4 ranks, there are 1'),
     (['--groups', '0,99'], 7, 'expected a layer from 0 to 4'),
     (['--split', 'trian'], 5, 'did you mean "train"'),
+    (['--val-split', 'vla'], 5, 'did you mean "val"'),
     (['--weights', 'short.weights'], 4, 'ends inside layer'),
     (['--iterations', '-1'], 6, 'a whole number of at least 1'),
     (['--learning-rate', 'nan'], 6, 'expected a number'),
