@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 
 from .errors import JobError, UsageError, nearest
+from .files import check_writable, replacing
 
 WARM = 2                    # steps that are not counted
 NET = '[net]\nwidth={side}\nheight={side}\nchannels=3\nbatch={batch}\nmomentum=0.9\ndecay=0.0005\nlearning_rate=0.0001\n'
@@ -84,14 +85,17 @@ def run(args):
     if args.list:
         print('\n'.join(f'{number:3} {case}' for number, case in enumerate(CASES, 1)))
         return
-    rows = read(args.json)
+    if args.json:
+        check_writable(args.json)
+    cases, rows = chosen(args.cases), read(args.json)
     with tempfile.TemporaryDirectory() as folder:
         data = random_pictures(Path(folder, 'pictures.h5'))
-        for case in chosen(args.cases):
+        for case in cases:
             rows[str(case)] = measured(case, data, Path(folder), max(WARM + 1, args.iterations))
             print(f'{case}: ' + told(rows[str(case)]), flush=True)
             if args.json:
-                Path(args.json).write_text(json.dumps(rows, indent=1))
+                with replacing(args.json) as temporary:
+                    temporary.write_text(json.dumps(rows, indent=1))
     show(rows)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from . import coco, sources, voc, yolo_lists
 from .arguments import wxh
 from .errors import DataError, nearest
+from .files import check_apart, check_writable
 from .pictures import load_picture, picture_size, writing
 
 KINDS = {'voc': voc.read, 'yolo': yolo_lists.read, 'coco': coco.read, 'folder': sources.folder}
@@ -51,15 +52,15 @@ def convert(kind, source, out, size=None, names=None, log=print):
 
     kind: 'voc', 'yolo', 'coco' or 'folder' (voc.py, yolo_lists.py, coco.py and sources.py say what is looked for). size: (w, h) to resize every picture
     to; names: class names in order, default those found. Progress goes to `log` unless standard error is a terminal.
-    Returns a Summary; raises DataError when nothing can be packed. Re-running gives the same file.
+    Returns a Summary; raises DataError when nothing can be packed, JobError when nothing can be written. Re-running gives the same file.
     """
     if kind not in KINDS:
         raise DataError(f'unknown kind "{kind}": expected {", ".join(KINDS)}{nearest(kind, KINDS)}')
     source, out = Path(source), Path(out)
     if not source.exists():
         raise DataError(f'{source} does not exist')
-    if not out.parent.is_dir():
-        raise DataError(f'{out.parent} is not a folder')
+    check_writable(out)
+    check_apart(out, source)
     with sources.unpacked(source, out.parent) as root:
         found = KINDS[kind](root, names)
         if not found.classes:

@@ -9,6 +9,7 @@ import numpy as np
 from . import weights
 from .checkpoint import Checkpoint
 from .errors import UsageError, WeightsError
+from .files import check_apart, check_writable, replacing
 from .parameters import cut_rows
 
 
@@ -67,6 +68,13 @@ def run(args):
     network = read_network(args.cfg)
     if args.layers is not None and not 1 <= args.layers <= len(network.layers):
         raise UsageError(f'--layers {args.layers}: expected a number from 1 to {len(network.layers)}')
+    if args.out is not None:
+        suffix = Path(args.out).suffix
+        if suffix not in ('.weights', '.npz'):
+            more = '; checkpoints are written by `mpi-ftp train` alone' if suffix == '.h5' else ''
+            raise UsageError(f'{args.out}: expected a name that ends in .weights or .npz{more}')
+        check_writable(args.out)
+        check_apart(args.out, args.source)
     source = open_weights(args.source, network)
     layers = [layer for layer in network.layers[:args.layers] if layer.index in source and layer.tensors]
     if args.out is None:
@@ -75,12 +83,11 @@ def run(args):
     last = layers[-1].index + 1 if layers else 0
     missing = [layer.name for layer in network.layers[:last] if layer.tensors and layer.index not in source]
     if missing:
-        raise WeightsError(f'{args.source} has no tensors of {missing[0]}, but of later layers; a {Path(args.out).suffix} file cannot say so')
-    if args.out.endswith('.npz'):
+        raise WeightsError(f'{args.source} has no tensors of {missing[0]}, but of later layers; a {suffix} file cannot say so')
+    if suffix == '.npz':
         arrays = {f'{layer.index}/{name}': source.read(layer.index, name) for layer in layers for name, _ in layer.tensors}
-        np.savez(args.out, seen=source.seen, **arrays)
-    elif args.out.endswith('.h5'):
-        raise UsageError(f'{args.out}: expected a name that ends in .weights or .npz; checkpoints are written by `mpi-ftp train` alone')
+        with replacing(args.out) as temporary, open(temporary, 'wb') as file:
+            np.savez(file, seen=source.seen, **arrays)
     else:
         weights.write(args.out, network, source.seen, slices_of(network, source), args.layers if args.layers is not None else last)
     print(f'{args.out}: {sum(weights.numbers(layer.tensors) for layer in layers)} numbers of {len(layers)} layers, {source.seen} pictures seen')

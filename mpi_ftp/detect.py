@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from . import inference
+from . import comm, inference
 from .arguments import fraction
 from .augment import input_tile, letterbox
 from .draw import draw_boxes
 from .errors import DataError, JobError
 from .evaluate import gather_boxes, gather_scores, in_picture
-from .files import replacing
+from .files import check_writable, replacing
 from .job import from_arguments
 from .pictures import Loose, load_picture
 from .session import read_headed
@@ -30,16 +30,17 @@ def add_arguments(parser):
 def run(args):
     images, args.top = listed(args.images), max(1, args.top)
     job = from_arguments(args, required=('cfg', 'weights'))
-    network = read_headed(job.cfg, 'detect with')
-    names = read_lines(args.names) if args.names else []
-    world, model = inference.start(network, job, 1, weights_in=args.weights_in)
-    find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes
-    out, record, taken = Path(args.out), [], {}
-    if world.rank == 0:
+    out, network = Path(args.out), read_headed(job.cfg, 'detect with')
+    if comm.world(job.ranks).rank == 0:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JobError(f'cannot write the folder {out}: {error.strerror}') from None
+        check_writable(out / 'detections.json')
+    names = read_lines(args.names) if args.names else []
+    world, model = inference.start(network, job, 1, weights_in=args.weights_in)
+    find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes
+    record, taken = [], {}
     for image in images:
         picture = load_picture(image)
         entry, rows = find(world, model, picture, names, args)

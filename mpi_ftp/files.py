@@ -51,6 +51,22 @@ def lasting_streams():
         setattr(sys, name, open(os.devnull, 'w') if stream is None else Lasting(stream))
 
 
+def check_writable(path):
+    """Raise JobError where `path` cannot be written, before the work whose outcome it is to hold."""
+    path = Path(path)
+    wrong = (errno.EISDIR if path.is_dir() else errno.ENOENT if not path.parent.exists() else errno.ENOTDIR if not path.parent.is_dir() else
+             errno.EACCES if not os.access(path.parent, os.W_OK | os.X_OK) else None)
+    if wrong:
+        raise JobError(f'cannot write {path}: {os.strerror(wrong)}')
+
+
+def check_apart(path, *inputs):
+    """Raise JobError where `path`, which is to be written, is one of the files that are read."""
+    for other in inputs:
+        if os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
+            raise JobError(f'cannot write {path}: it is also what is read; expected another file')
+
+
 @contextmanager
 def replacing(path):
     """A temporary path beside `path`; when the block ends well it is flushed to the disk and renamed to `path`.

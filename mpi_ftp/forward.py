@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import inference
+from . import comm, inference
 from .errors import DataError, UsageError
-from .files import replacing
+from .files import check_apart, check_writable, replacing
 from .job import from_arguments
 from .network import read_network
 from .tile import Tile
@@ -20,6 +20,9 @@ def add_arguments(parser):
 
 def run(args):
     job = from_arguments(args, required=('cfg', 'weights'))
+    if comm.world(job.ranks).rank == 0:
+        check_writable(args.output)
+        check_apart(args.output, args.input, job.weights, job.cfg)
     try:
         pictures = np.load(args.input, mmap_mode='r')
     except (OSError, ValueError) as error:

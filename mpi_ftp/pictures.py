@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .errors import DataError, JobError, nearest
+from .errors import DataError, nearest
 from .files import reason, replacing
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
@@ -123,19 +123,16 @@ def writing(path, classes, shape, labelled=False):
     """A Writer of a new file, which appears as `path` when the block has ended well, and not at all otherwise.
 
     `shape` (Hmax, Wmax) bounds every picture; `labelled` chooses between one class a picture and boxes.
-    Raises DataError where nothing can be written.
+    Raises JobError where nothing can be written.
     """
     import h5py
-    try:
-        with replacing(path) as part, h5py.File(part, 'w') as file:
-            file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
-            h, w = shape
-            writer = Writer(file, file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3),
-                                                      chunks=(1, _chunk(h), _chunk(w), 3)), labelled)
-            yield writer
-            writer.tables()
-    except JobError as error:
-        raise DataError(f'{path} cannot be written: {reason(error.__cause__ or error)}') from error
+    with replacing(path) as part, h5py.File(part, 'w') as file:
+        file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
+        h, w = shape
+        writer = Writer(file, file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3),
+                                                  chunks=(1, _chunk(h), _chunk(w), 3)), labelled)
+        yield writer
+        writer.tables()
 
 
 class Writer:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from . import comm
 from . import job as jobs
+from .files import check_writable
 from .machine import write_machine
 from .measuring import measure
 from .network import read_network
@@ -24,6 +25,8 @@ def add_arguments(parser):
 def run(args):
     job = jobs.from_arguments(args, required=('cfg',))
     world = comm.world(job.ranks)
+    if world.rank == 0:
+        check_writable(args.output)
     network = read_network(job.cfg)
     load_kernels(world, job, {})
     with bar(world.rank) as progress:

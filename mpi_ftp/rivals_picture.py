@@ -1,4 +1,5 @@
 """A picture of plans that took turns: measured beside predicted milliseconds of a step, batch by batch."""
+from .files import replacing
 from .rivals import AUTO, own_name, verdict
 
 DARK, LIGHT, CHOSEN = '#1f5f8b', '#b9d3e3', '#c8641e'
@@ -24,7 +25,8 @@ def draw_rivals(path, rows, title):
     handles = [Patch(color=colour, label=label) for colour, label in ((DARK, 'measured'), (CHOSEN, 'measured, auto'), (LIGHT, 'predicted'))]
     figure.legend(handles=handles, loc='outside lower center', ncols=3, fontsize=9, frameon=False)
     figure.suptitle(f'{title}: ms of a training step, and how many times auto\'s, of plans taking turns', fontsize=10.5)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format='png')
     pyplot.close(figure)
 
 

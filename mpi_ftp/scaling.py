@@ -13,7 +13,8 @@ from . import manual, rivals
 from .arguments import numbers
 from .contest import Entry, Figures, contest
 from .errors import UsageError
-from .machine import read_machine
+from .files import check_writable, replacing
+from .machine import read_machine, write_machine
 from .measuring import measure
 from .network import read_network
 from .plan import Plan
@@ -47,6 +48,9 @@ def run(args):
     world = comm.world()
     world.in_order = job.deterministic
     counts, names = asked(args, world.size)
+    if world.rank == 0:
+        for path in filter(None, (args.profile, args.json, args.png)):
+            check_writable(path)
     sides = {'width': args.side, 'height': args.side} if args.side else {}
     network = read_network(job.cfg, **sides)
     load_kernels(world, job, losses_of(network))
@@ -54,7 +58,7 @@ def run(args):
         print(f'{world.size} ranks, kernels are loaded', flush=True)
     machine = read_machine(job.machine) if job.machine else measure(world, network, max(args.batches), 4.0)
     if args.profile and world.rank == 0:
-        Path(args.profile).write_text(json.dumps(machine.to_json(), indent=1))
+        write_machine(args.profile, machine)
     machine = machine.sending(job.halos, job.gradients)
     planned = [plans_of(world, network, batch, counts, names, args.sweep, machine) for batch in args.batches]
     rows, plans = [], []
@@ -129,7 +133,8 @@ def tell(args, rows, plans, machine):
         for batch in dict.fromkeys(row.batch for row in plans):
             print(rivals.verdict([row for row in plans if row.batch == batch]))
     if args.json:
-        Path(args.json).write_text(json.dumps([row.to_json() for row in rows + plans], indent=1))
+        with replacing(args.json) as temporary:
+            temporary.write_text(json.dumps([row.to_json() for row in rows + plans], indent=1))
     if args.png:
         from .rivals_picture import draw_rivals
         draw_rivals(args.png, plans, f'{Path(args.cfg).name}, {plans[0].ranks} ranks')

@@ -2,10 +2,10 @@
 import json
 from pathlib import Path
 
-from . import inference
+from . import comm, inference
 from .arguments import fraction
 from .evaluate import evaluate
-from .files import replacing
+from .files import check_writable, replacing
 from .footprint import EVALUATION
 from .job import from_arguments
 from .runfolder import show
@@ -23,9 +23,11 @@ def add_arguments(parser):
 def run(args):
     split, args.split = args.split, None
     job = from_arguments(args, required=('cfg', 'weights', 'data'))
-    network = read_headed(job.cfg, 'evaluate')
-    world, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1, least=1)), weights_in=args.weights_in, beside=EVALUATION)
+    world, network = comm.world(job.ranks), read_headed(job.cfg, 'evaluate')
+    if args.json and world.rank == 0:
+        check_writable(args.json)
     splits_of(world, job, split, network)
+    _, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1, least=1)), weights_in=args.weights_in, beside=EVALUATION)
     progress = Progress() if world.rank == 0 else None
     result = evaluate(world, model, job.data, split, job.reader, progress, args.thresh, args.nms)
     if world.rank:

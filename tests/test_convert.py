@@ -11,7 +11,7 @@ import pytest
 from labelled_trees import annotate, paint, quiet, voc_tree
 from mpi_ftp import convert as verb
 from mpi_ftp.convert import convert
-from mpi_ftp.errors import DataError
+from mpi_ftp.errors import DataError, JobError
 from mpi_ftp.pictures import Pictures, load_picture
 
 
@@ -99,10 +99,13 @@ def test_causes_of_failure(tmp_path):
             ('yolo', tmp_path / 'empty', 'o.h5', 'no .data file, no train.txt and no pictures'),
             ('coco', tmp_path / 'empty', 'o.h5', 'no COCO file'),
             ('folder', tmp_path / 'empty', 'o.h5', 'no folder a class'),
-            ('voc', voc, 'none/o.h5', 'none is not a folder'),
             ('voc', blank, 'o.h5', 'no boxes and no class names')):
         with pytest.raises(DataError, match=words):
             convert(kind, source, tmp_path / out, log=quiet)
+    with pytest.raises(JobError, match='cannot write .*none/o.h5: No such file or directory'):
+        convert('voc', voc, tmp_path / 'none/o.h5', log=quiet)
+    with pytest.raises(JobError, match='cannot write .*cut.zip: it is also what is read'):
+        convert('voc', tmp_path / 'cut.zip', tmp_path / 'cut.zip', log=quiet)
     for picture in (voc / 'JPEGImages').iterdir():
         picture.write_text('text')
     with pytest.raises(DataError, match='no picture of it can be used; the first: p0: not a picture'):

@@ -4,7 +4,7 @@ import pytest
 
 from mpi_ftp import checkpoint, weights
 from mpi_ftp.__main__ import parse
-from mpi_ftp.errors import UsageError, WeightsError
+from mpi_ftp.errors import JobError, UsageError, WeightsError
 from mpi_ftp.network import read_network
 
 CFG = """
@@ -75,6 +75,14 @@ def test_refused(files, tmp_path):
         verb('--cfg', cfg, path, '--layers', 4)
     with pytest.raises(UsageError, match='ends in .weights or .npz'):
         verb('--cfg', cfg, path, tmp_path / 'x.h5')
+    with pytest.raises(UsageError, match='ends in .weights or .npz'):
+        verb('--cfg', cfg, path, tmp_path / 'x.wieghts')
+    before = path.read_bytes()
+    with pytest.raises(JobError, match='a.weights: it is also what is read'):
+        verb('--cfg', cfg, path, path, '--layers', 1)
+    with pytest.raises(JobError, match='none/x.npz: No such file'):
+        verb('--cfg', cfg, path, tmp_path / 'none/x.npz')
+    assert path.read_bytes() == before
     np.savez(tmp_path / 'f.npz', **{'0/filters': np.zeros((4, 3, 3, 3)), '0/bias': np.zeros(5)})
     with pytest.raises(WeightsError, match=r'tensor 0/bias of layer 0 .convolutional. has shape \(5,\), expected \(4,\)'):
         verb('--cfg', cfg, tmp_path / 'f.npz')

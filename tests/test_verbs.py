@@ -227,8 +227,19 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(place, alone, words, 
     assert not (tmp_path / 'run' / 'job.toml').exists()          # before anything was compiled, measured and planned
 
 
+@pytest.mark.parametrize('words', [['profile', '--cfg', 'n.cfg', 'no/out'], ['scaling', '--cfg', 'n.cfg', '--json', 'no/out'],
+                                   ['scaling', '--cfg', 'n.cfg', '--profile', 'set'], ['accuracy', '--json', 'set'], ['convert', 'yolo', 'set', 'set'],
+                                   ['val', '--cfg', 'n.cfg', '--weights', 'alone/last.weights', '--data', 'set.h5', '--json', 'no/out']])
+def test_what_cannot_be_written_is_refused_before_the_work(place, alone, words, monkeypatch):
+    monkeypatch.chdir(place)
+    begun = time.monotonic()
+    errors = verb(*words, code=6)
+    assert re.match(f'mpi-ftp: cannot write {words[-1]}: ', errors) and errors.count('\n') == 1 and time.monotonic() - begun < 5
+
+
 @pytest.mark.parametrize('change, code, said', [
     ({'--output': 'nowhere/y.npy'}, 6, 'cannot write .*nowhere/y.npy: No such file or directory'),
+    ({'--output': 'x.npy'}, 6, 'x.npy: it is also what is read'),
     ({'--input': 'words.npy'}, 5, r'expected an array of numbers \(N, C, H, W\)'),
     ({'--input': 'none.npy'}, 5, r'expected an array of numbers \(N, C, H, W\), found \(0, 3, 8, 8\)'),
 ])
