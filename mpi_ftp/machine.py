@@ -8,6 +8,7 @@ from statistics import median
 from .curves import Curve, class_of, find
 from .errors import PlanError
 from .files import replacing
+from .machine_checks import check_machine
 from .tables import against_ranks, by_ranks
 
 DEFAULT_LINK = 60e-6, 117e6             # seconds, bytes a second: 1 Gbit/s Ethernet, assumed where no second host was there to measure
@@ -125,9 +126,8 @@ class Machine:
 
     @staticmethod
     def from_json(record):
-        unknown = set(record) - set(Machine.__dataclass_fields__)
-        if unknown or 'curves' not in record:
-            raise PlanError(f'a machine file has no key {min(unknown)!r}' if unknown else 'a machine file needs the key curves')
+        """Raises PlanError for a key that is unknown, missing or of a wrong value."""
+        check_machine(record)
         tuples = {name: tuple(map(tuple, value)) if name in TABLES else tuple(value) for name, value in record.items()
                   if isinstance(value, (list, tuple)) and name != 'curves'}
         return Machine(**{**record, **tuples, 'curves': tuple(map(Curve.from_json, record['curves']))})
@@ -148,5 +148,7 @@ def read_machine(path):
         return Machine.from_json(json.loads(Path(path).read_text()))
     except OSError as error:
         raise PlanError(f'cannot read the machine file {path}: {error.strerror}') from None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise PlanError(f'{path} is not a machine file: {error}') from None
+    except PlanError as error:
+        raise PlanError(f'the machine file {path}: {error}') from None

@@ -57,6 +57,23 @@ def test_what_is_no_machine_file_is_refused(tmp_path, text):
         read_machine(path)
 
 
+@pytest.mark.parametrize('change, said', [
+    ({'sped': [1]}, 'there is no key "sped", did you mean "speeds"'), ({'speeds': None}, 'the key "speeds" is missing'),
+    ({'copy': 'fast'}, 'copy = "fast": expected a number of at least 0'), ({'cores': 0}, 'cores = 0: expected a whole number of at least 1'),
+    ({'net_link': [1e-4]}, r'net_link = \[0.0001\]: expected seconds and bytes a second'), ({'speeds': [1.0]}, '1 speeds, but 2 hosts'),
+    ({'sums': [[1, 2, 3]]}, 'expected rows of bytes and seconds'), ({'picture': float('nan')}, 'expected a number of at least 0'),
+    ({'curves': []}, r'curves = \[\]: expected a list of curves'), ({'curves': [{'kind': 'maxpool'}]}, 'curve 1: the key "inputs" is missing'),
+    ({'peak': None, 'strain': None, 'fewer': None}, None)])
+def test_a_machine_file_is_read_with_care(tmp_path, change, said):
+    record, path = {**made_up_machine(2).to_json(), **change}, tmp_path / 'machine.json'
+    path.write_text(json.dumps({key: value for key, value in record.items() if key not in change or value is not None}))
+    if said is None:
+        assert read_machine(path) == made_up_machine(2)             # what older files lack
+        return
+    with pytest.raises(PlanError, match=f'the machine file .*machine.json: .*{said}'):
+        read_machine(path)
+
+
 def test_sums_are_measured_where_they_were_else_the_cheaper_of_tree_and_ring():
     machine = made_up_machine(4, sums=((1000, 1e-5), (3000, 3e-5)))
     assert machine.sum_seconds(2000) == pytest.approx(2e-5) and machine.sum_seconds(6000) == pytest.approx(6e-5)
