@@ -15,6 +15,7 @@ from statistics import median
 
 import numpy as np
 
+from .arguments import whole
 from .errors import JobError, UsageError, nearest
 from .files import check_writable, replacing
 
@@ -77,7 +78,7 @@ CASES = (
 def add_arguments(parser):
     parser.add_argument('--cases', metavar='N,…', help=f'which of the {len(CASES)} trainings (default: all), from 1; --list tells them')
     parser.add_argument('--list', action='store_true', help='list the trainings and end')
-    parser.add_argument('--iterations', metavar='N', type=int, default=12, help=f'steps of each, of which {WARM} are not counted (default: 12)')
+    parser.add_argument('--iterations', metavar='N', type=whole(WARM + 1), default=12, help=f'steps of each, of which {WARM} are not counted (default: 12)')
     parser.add_argument('--json', metavar='FILE', help='add what was measured to this file; what it holds of other trainings is shown, too')
 
 
@@ -91,7 +92,7 @@ def run(args):
     with tempfile.TemporaryDirectory() as folder:
         data = random_pictures(Path(folder, 'pictures.h5'))
         for case in cases:
-            rows[str(case)] = measured(case, data, Path(folder), max(WARM + 1, args.iterations))
+            rows[str(case)] = measured(case, data, Path(folder), args.iterations)
             print(f'{case}: ' + told(rows[str(case)]), flush=True)
             if args.json:
                 with replacing(args.json) as temporary:

@@ -5,7 +5,7 @@ median as centre, which a few huge boxes do not move. Knows nothing of networks 
 """
 import numpy as np
 
-from .arguments import wxh
+from .arguments import whole, wxh
 from .augment import letterbox
 from .errors import DataError
 from .pictures import Pictures
@@ -68,13 +68,13 @@ def shapes(pictures, split, size, stretch=False):
 
 def add_arguments(parser):
     parser.add_argument('--data', required=True, metavar='F.h5', help='the pictures')
-    parser.add_argument('--num', type=int, default=5, metavar='K', help='anchors wanted (default %(default)s)')
+    parser.add_argument('--num', type=whole(1), default=5, metavar='K', help='anchors wanted (default %(default)s)')
     size = parser.add_mutually_exclusive_group()
     size.add_argument('--size', type=wxh, default=(416, 416), metavar='WxH', help="the network's input (default 416x416)")
     size.add_argument('--cells', type=wxh, metavar='WxH', help=f'the same in cells of {STRIDE} pixels, such as 13x13')
     parser.add_argument('--split', default='train', help='split to look at (default %(default)s; "all" for all pictures)')
     parser.add_argument('--stretch', action='store_true', help='count boxes as if pictures were stretched to the input')
-    parser.add_argument('--seed', type=int, default=0, help='of the starting centres (default %(default)s)')
+    parser.add_argument('--seed', type=whole(), default=0, help='of the starting centres (default %(default)s)')
 
 
 def run(args):

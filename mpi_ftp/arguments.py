@@ -19,6 +19,24 @@ def numbers(text):
     return [int(part) for part in text.split(',')]
 
 
+def whole(least=0):
+    """A type of whole numbers, not below `least`."""
+    def convert(text):
+        with suppress(ValueError):
+            if int(text) >= least:
+                return int(text)
+        raise argparse.ArgumentTypeError(f'{text}: expected a whole number of at least {least}')
+    return convert
+
+
+def duration(text):
+    """A time above 0."""
+    with suppress(ValueError):
+        if 0 < float(text) < float('inf'):
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text}: expected seconds, a number above 0')
+
+
 def fraction(text):
     """A number from 0 to 1."""
     with suppress(ValueError):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from . import comm, inference
-from .arguments import fraction
+from .arguments import fraction, whole
 from .augment import input_tile, letterbox
 from .draw import draw_boxes
 from .errors import DataError, JobError
@@ -23,12 +23,12 @@ def add_arguments(parser):
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='pictures, or folders of pictures')
     parser.add_argument('--thresh', type=fraction, default=.5, metavar='T', help='least score that is shown (default: 0.5)')
     parser.add_argument('--nms', type=fraction, default=.45, metavar='R', help='overlap above which the weaker of two boxes is dropped (default: 0.45)')
-    parser.add_argument('--top', type=int, default=5, metavar='N', help='classes shown by a classifier (default: 5)')
+    parser.add_argument('--top', type=whole(1), default=5, metavar='N', help='classes shown by a classifier (default: 5)')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the drawn pictures and detections.json')
 
 
 def run(args):
-    images, args.top = listed(args.images), max(1, args.top)
+    images = listed(args.images)
     job = from_arguments(args, required=('cfg', 'weights'))
     out, network = Path(args.out), read_headed(job.cfg, 'detect with')
     if comm.world(job.ranks).rank == 0:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from . import comm
 from . import job as jobs
+from .arguments import duration
 from .files import check_writable
 from .machine import write_machine
 from .measuring import measure
@@ -19,7 +20,7 @@ KEYS = 'cfg', 'batch', 'subdivisions', 'threads', 'winograd', 'ranks'
 def add_arguments(parser):
     jobs.add_arguments(parser, keys=KEYS)
     parser.add_argument('output', metavar='OUT.json', help='machine file to write')
-    parser.add_argument('--seconds', metavar='S', type=float, default=10.0, help='time for the layers (default: 10)')
+    parser.add_argument('--seconds', metavar='S', type=duration, default=10.0, help='time for the layers (default: 10)')
 
 
 def run(args):

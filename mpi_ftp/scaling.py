@@ -10,7 +10,7 @@ from pathlib import Path
 from . import comm
 from . import job as jobs
 from . import manual, rivals
-from .arguments import numbers
+from .arguments import duration, numbers, whole
 from .contest import Entry, Figures, contest
 from .errors import UsageError
 from .files import check_writable, replacing
@@ -34,8 +34,8 @@ def add_arguments(parser):
                         '"samples,tail,spatial 0/4/8,2x3 per-layer"; auto is always among them')
     parser.add_argument('--sweep', action='store_true', help='plans that a manual search would try take turns: grids times groups, and auto')
     parser.add_argument('--finalists', metavar='N', type=int, help='when half of the time is over only auto and the best others go on, so many plans in all')
-    parser.add_argument('--side', metavar='N', type=int, help='height and width of the picture (default: as in the .cfg)')
-    parser.add_argument('--seconds', metavar='S', type=float, default=10.0, help=f'time for the steps of each batch (default: 10; plans take at least {ROUNDS} turns)')
+    parser.add_argument('--side', metavar='N', type=whole(1), help='height and width of the picture (default: as in the .cfg)')
+    parser.add_argument('--seconds', metavar='S', type=duration, default=10.0, help=f'time for the steps of each batch (default: 10; plans take at least {ROUNDS} turns)')
     parser.add_argument('--busy', action='store_true', help='time the steps of one rank while every other takes such steps for itself: for hosts that are '
                         'emulated on one machine and share its caches and memory')
     parser.add_argument('--profile', metavar='OUT.json', help='keep what was measured of hosts and links, for --machine')

@@ -73,6 +73,11 @@ def test_version_and_nothing():
 @pytest.mark.parametrize('words, message', [
     (['trian'], 'mpi-ftp: unknown verb "trian", did you mean "train"?; expected one of train, val'),
     (['convert', 'voc', 'a', 'b', '--siez', '3x3'], 'mpi-ftp: convert: unknown option --siez, did you mean "--size"?; see `mpi-ftp convert --help`'),
+    (['profile', 'out', '--cfg', 'c', '--seconds', '0'], 'mpi-ftp: profile: argument --seconds: 0: expected seconds, a number above 0; see'),
+    (['profile', 'out', '--cfg', 'c', '--seconds=-1'], 'mpi-ftp: profile: argument --seconds: -1: expected seconds, a number above 0; see'),
+    (['scaling', '--cfg', 'c', '--seconds', 'nan'], 'mpi-ftp: scaling: argument --seconds: nan: expected seconds'),
+    (['anchors', '--data', 'd', '--num', '0'], 'mpi-ftp: anchors: argument --num: 0: expected a whole number of at least 1; see'),
+    (['anchors', '--data', 'd', '--seed=-1'], 'mpi-ftp: anchors: argument --seed: -1: expected a whole number of at least 0; see'),
     (['convert', 'voc'], 'mpi-ftp: convert: the following arguments are required: SOURCE, OUT.h5; see'),
 ])
 def test_usage_errors_are_one_sentence(words, message):
