@@ -13,7 +13,7 @@ from .evaluate import gather_boxes, gather_scores, in_picture
 from .files import check_writable, replacing
 from .job import from_arguments
 from .pictures import Loose, load_picture
-from .session import read_headed
+from .session import classes_of, read_headed
 from .sources import PICTURES, read_lines
 
 
@@ -37,12 +37,19 @@ def run(args):
         except OSError as error:
             raise JobError(f'cannot write the folder {out}: {error.strerror}') from None
         check_writable(out / 'detections.json')
-    names = read_lines(args.names) if args.names else []
+    names = names_of(args.names, network.heads[-1])
     world, model = inference.start(network, job, 1, weights_in=args.weights_in)
     find = find_classes if network.heads[-1].kind == 'softmax' else find_boxes
     record, taken = [], {}
+    refused = []
     for image in images:
-        picture = load_picture(image)
+        picture, wrong = loaded(world, image)
+        if wrong:
+            refused.append(wrong)
+            if world.rank == 0:
+                record.append({'image': str(image), 'refused': wrong})
+                print(wrong, flush=True)
+            continue
         entry, rows = find(world, model, picture, names, args)
         if world.rank == 0:
             record.append({'image': str(image), 'width': picture.shape[1], 'height': picture.shape[0], **entry})
@@ -52,6 +59,28 @@ def run(args):
     if world.rank == 0:
         with replacing(out / 'detections.json') as temporary:
             temporary.write_text(json.dumps(record, indent=1) + '\n')
+    if refused:
+        raise DataError(f'{len(refused)} of {len(images)} pictures could not be used, {out / "detections.json"} has the others; the first: {refused[0]}')
+
+
+def names_of(path, head):
+    """The class names of a file, none without one. Raises DataError unless there is one for each class of the head."""
+    names = read_lines(path) if path else []
+    if path and len(names) != classes_of(head):
+        raise DataError(f'{path} has {len(names)} class names, but {head.name} tells {classes_of(head)} classes apart')
+    return names
+
+
+def loaded(world, image):
+    """(pixels, None) of a picture file, or (None, why a rank cannot use it), the same on all ranks (collective)."""
+    picture, wrong = None, None
+    try:
+        picture = load_picture(image)
+    except DataError as error:
+        wrong = str(error)
+    found = world.gather(wrong)
+    wrong = world.broadcast(found and next(filter(None, found), None))
+    return None if wrong else picture, wrong
 
 
 def listed(paths):

@@ -88,8 +88,8 @@ class Feed:
 
 
 def splits_of(world, job, split, network):
-    """The splits of the job's data, on ranks that read them, else None. Raises DataError where `split`, or the job's val_split, is not among them, or
-    where there are more classes than the network's heads tell apart."""
+    """The splits of the job's data, on ranks that read them, else None. Raises DataError where `split`, or the job's val_split, is not among them,
+    where pictures are not labelled as the network's heads learn, or with more classes than these tell apart."""
     if job.reader == 'one' and world.rank > 0:
         return None
     with Pictures(job.data) as pictures:
@@ -97,7 +97,14 @@ def splits_of(world, job, split, network):
         if job.val_split not in (None, 'none'):
             pictures.indices(job.val_split)
         for head in network.heads:
-            known = head.section.int('classes', 20) if head.kind in ('region', 'yolo') else head.in_shapes[0][0]
-            if len(pictures.classes) > known:
-                raise DataError(f'{job.data} has {len(pictures.classes)} classes, but {head.name} of {network.path} tells {known} apart')
+            if pictures.labelled != (head.kind == 'softmax'):
+                has, wants = ('one class a picture', 'boxes')[::1 if pictures.labelled else -1]
+                raise DataError(f'{job.data} holds {has}, but {head.name} of {network.path} learns {wants}')
+            if len(pictures.classes) > classes_of(head):
+                raise DataError(f'{job.data} has {len(pictures.classes)} classes, but {head.name} of {network.path} tells {classes_of(head)} apart')
         return pictures.splits
+
+
+def classes_of(head):
+    """How many classes a head tells apart."""
+    return head.section.int('classes', 20) if head.kind in ('region', 'yolo') else head.in_shapes[0][0]

@@ -1,11 +1,9 @@
 """The verbs as a newcomer meets them: command lines in processes of their own, alone and under mpirun, on small random networks."""
-import csv
 import json
 import os
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -14,33 +12,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from mpi_run import under_mpirun
+from verb_runs import CONV, alone, losses, place, same_run, start, training, verb, write_weights
 
-CONV = '[convolutional]\nfilters={}\nsize={}\nstride={}\npad=1\nactivation={}\n'
-
-
-def start(*words, ranks=1):
-    """mpi-ftp with these words as a process; with ranks > 1 under mpirun."""
-    command = [sys.executable, '-m', 'mpi_ftp', *map(str, words)]
-    return subprocess.Popen(under_mpirun(ranks, *command) if ranks > 1 else command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def verb(*words, ranks=1, code=0):
-    """What a verb wrote on stderr; it must end with exit code `code` within a minute."""
-    process = start(*words, ranks=ranks)
-    try:
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == code, errors
-    return errors
-
-
-def write_weights(path, numbers, low=-.5, high=.5):
-    """Random weights as a Darknet file; returns them."""
-    values = np.random.default_rng(0).uniform(low, high, numbers).astype('<f4')
-    Path(path).write_bytes(struct.pack('<3iq', 0, 2, 0, 0) + values.tobytes())
-    return values.astype(np.float64)
+__all__ = 'place', 'alone'           # fixtures
 
 
 @pytest.mark.parametrize('first, second, stride', [(20, 12, 2), (20, 12, 1)])
@@ -58,54 +32,6 @@ def test_shortcut_between_unequal_maps_adds_what_both_have(first, second, stride
     b[:, :both] += a[:, :both, ::stride, ::stride]
     verb('forward', '--cfg', cfg, '--weights', weights, '--input', given, '--output', made, '--dtype', 'float64')
     np.testing.assert_allclose(np.load(made), np.where(b > 0, b, .1 * b), rtol=1e-5, atol=1e-6)
-
-
-NET = ('[net]\nwidth=48\nheight=40\nchannels=3\nbatch=2\nmax_batches=4\nlearning_rate=.01\n' + CONV.format(8, 3, 1, 'leaky') + 'batch_normalize=1\n'
-       '[maxpool]\nsize=2\nstride=2\n' + CONV.format(12, 3, 2, 'leaky') + 'batch_normalize=1\n' + CONV.format(16, 1, 1, 'linear')
-       + '[region]\nanchors=1,1, 3,2\nnum=2\nclasses=3\ncoords=4\nsoftmax=1\n')
-
-
-@pytest.fixture(scope='module')
-def place(tmp_path_factory):
-    """A folder whose name has a space, with a network and a data set of five pictures, the smallest of one pixel, and no names."""
-    from PIL import Image
-    folder = tmp_path_factory.mktemp('some place')
-    (folder / 'n.cfg').write_text(NET)
-    rng = np.random.default_rng(2)
-    for i, size in enumerate([(40, 48), (1, 1), (90, 31), (40, 48), (20, 24)]):
-        for kind in ('images', 'labels'):
-            (folder / 'set' / kind / ('train' if i < 4 else 'val')).mkdir(parents=True, exist_ok=True)
-        split = 'train' if i < 4 else 'val'
-        Image.fromarray(rng.integers(0, 256, size + (3,)).astype(np.uint8)).save(folder / 'set' / 'images' / split / f'{i}.png')
-        (folder / 'set' / 'labels' / split / f'{i}.txt').write_text(f'{i % 3} .4 .5 .3 .4\n' if i != 3 else '')
-    verb('convert', 'yolo', folder / 'set', folder / 'set.h5')
-    return folder
-
-
-def training(place, run, *more, data='set.h5'):
-    return ['train', '--cfg', place / 'n.cfg', '--data', place / data, '--run', place / run, '--dtype', 'float64', '--seed', '4', *more]
-
-
-def losses(run):
-    with open(run / 'metrics.csv', newline='') as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row['iteration']) for row in rows] == list(range(1, len(rows) + 1))
-    return [float(row['loss']) for row in rows]
-
-
-@pytest.fixture(scope='module')
-def alone(place):
-    """A whole run on one rank: what every other way of running it must repeat."""
-    verb(*training(place, 'alone'))
-    assert len(losses(place / 'alone')) == 4 and (place / 'alone' / 'finished').exists()
-    return place / 'alone'
-
-
-def same_run(run, other, tolerance):
-    """The losses and the written weights of two runs agree."""
-    np.testing.assert_allclose(losses(run), losses(other), rtol=tolerance)
-    weights = [np.frombuffer((r / 'last.weights').read_bytes()[20:], '<f4') for r in (run, other)]
-    np.testing.assert_allclose(*weights, rtol=max(tolerance, 2e-7), atol=tolerance)
 
 
 def test_a_run_without_evaluation_says_so(place, tmp_path):
@@ -145,11 +71,6 @@ def test_a_run_goes_on_when_nobody_reads_its_output(place, alone, output, tmp_pa
     assert done.returncode == 0 and not done.stderr and done.stdout.count('\n') == (output == '| head -1')
     same_run(tmp_path / 'run', alone, 1e-12)
     assert (tmp_path / 'run' / 'finished').exists() and 'iteration 4/4' in (tmp_path / 'run' / 'log.txt').read_text()
-
-
-def test_a_folder_with_a_run_is_not_overwritten(place, alone):
-    assert 'give --resume' in verb(*training(place, 'alone'), code=6)
-    assert len(losses(alone)) == 4
 
 
 def test_usr1_leaves_a_checkpoint_and_killing_a_rank_loses_nothing_saved(place):
@@ -206,48 +127,3 @@ def test_forward_val_and_detect_answer_alike_on_any_ranks(place, alone, tmp_path
     assert answers[1][0].shape == (2, 16, 10, 13)
     assert answers[1][1]['mAP50'] == pytest.approx(answers[4][1]['mAP50'], abs=1e-9)
     assert answers[1][2] == answers[4][2] and any(entry['detections'] for entry in answers[1][2])
-
-
-@pytest.mark.parametrize('words, code, said', [
-    (['--grid', '2x2'], 7, 'grid 2x2 needs 4 ranks, there are 1'),
-    (['--groups', '0,99'], 7, 'expected a layer from 0 to 4'),
-    (['--split', 'trian'], 5, 'did you mean "train"'),
-    (['--val-split', 'vla'], 5, 'did you mean "val"'),
-    (['--weights', 'short.weights'], 4, 'ends inside layer'),
-    (['--iterations', '-1'], 6, 'a whole number of at least 1'),
-    (['--learning-rate', 'nan'], 6, 'expected a number'),
-    (['--bacth', '2'], 2, 'did you mean "--batch"'),
-])
-def test_what_cannot_be_trained_is_refused_in_one_sentence(place, alone, words, code, said, tmp_path):
-    if '--weights' in words:
-        (tmp_path / 'short.weights').write_bytes((alone / 'last.weights').read_bytes()[:-8])
-        words = ['--weights', tmp_path / 'short.weights']
-    errors = verb(*training(place, tmp_path / 'run', *words), code=code)
-    assert said in errors and errors.count('\n') == 1
-    assert not (tmp_path / 'run' / 'job.toml').exists()          # before anything was compiled, measured and planned
-
-
-@pytest.mark.parametrize('words', [['profile', '--cfg', 'n.cfg', 'no/out'], ['scaling', '--cfg', 'n.cfg', '--json', 'no/out'],
-                                   ['scaling', '--cfg', 'n.cfg', '--profile', 'set'], ['accuracy', '--json', 'set'], ['convert', 'yolo', 'set', 'set'],
-                                   ['val', '--cfg', 'n.cfg', '--weights', 'alone/last.weights', '--data', 'set.h5', '--json', 'no/out']])
-def test_what_cannot_be_written_is_refused_before_the_work(place, alone, words, monkeypatch):
-    monkeypatch.chdir(place)
-    begun = time.monotonic()
-    errors = verb(*words, code=6)
-    assert re.match(f'mpi-ftp: cannot write {words[-1]}: ', errors) and errors.count('\n') == 1 and time.monotonic() - begun < 5
-
-
-@pytest.mark.parametrize('change, code, said', [
-    ({'--output': 'nowhere/y.npy'}, 6, 'cannot write .*nowhere/y.npy: No such file or directory'),
-    ({'--output': 'x.npy'}, 6, 'x.npy: it is also what is read'),
-    ({'--input': 'words.npy'}, 5, r'expected an array of numbers \(N, C, H, W\)'),
-    ({'--input': 'none.npy'}, 5, r'expected an array of numbers \(N, C, H, W\), found \(0, 3, 8, 8\)'),
-])
-def test_forward_refuses_what_it_cannot_read_or_write(place, alone, change, code, said, tmp_path):
-    np.save(tmp_path / 'x.npy', np.zeros((1, 3, 8, 8)))
-    np.save(tmp_path / 'words.npy', np.full((1, 3, 8, 8), 'word'))
-    np.save(tmp_path / 'none.npy', np.zeros((0, 3, 8, 8)))
-    files = {'--input': 'x.npy', '--output': 'y.npy', **change}
-    words = [word for option, name in files.items() for word in (option, tmp_path / name)]
-    errors = verb('forward', '--cfg', place / 'n.cfg', '--weights', alone / 'last.weights', *words, code=code)
-    assert re.search(said, errors) and errors.count('\n') == 1
