@@ -9,7 +9,7 @@ import numpy as np
 from . import weights
 from .checkpoint import Checkpoint
 from .errors import UsageError, WeightsError
-from .files import check_apart, check_writable, replacing
+from .files import UNREADABLE, check_apart, check_writable, reason, replacing
 from .parameters import cut_rows
 
 
@@ -47,11 +47,12 @@ def open_weights(path, network):
         return Named(path, network, saved.shapes, saved.read, saved.meta.get('seen', 0))
     if suffix == '.npz':
         try:
-            arrays = dict(np.load(path))
-        except (OSError, ValueError) as error:
-            raise WeightsError(f'{path} is not a readable .npz file: {error}') from None
-        return Named(path, network, {key: a.shape for key, a in arrays.items()}, lambda key, first, last: arrays[key][first:last],
-                     int(arrays.get('seen', 0)))
+            with open(path, 'rb') as file:
+                arrays = dict(np.load(file))
+            seen = int(arrays.get('seen', 0))
+        except UNREADABLE as error:
+            raise WeightsError(f'{path} is not a readable .npz file: {reason(error)}') from None
+        return Named(path, network, {key: a.shape for key, a in arrays.items()}, lambda key, first, last: arrays[key][first:last], seen)
     return weights.WeightsFile(path, network)
 
 

@@ -3,10 +3,15 @@ import errno
 import os
 import re
 import sys
+import zipfile
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import JobError
+
+
+UNREADABLE = OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error        # what numpy.load raises for files that are no arrays
 
 
 def reason(error):

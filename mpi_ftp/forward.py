@@ -5,7 +5,7 @@ import numpy as np
 
 from . import comm, inference
 from .errors import DataError, UsageError
-from .files import check_apart, check_writable, replacing
+from .files import UNREADABLE, check_apart, check_writable, reason, replacing
 from .job import from_arguments
 from .network import read_network
 from .tile import Tile
@@ -25,8 +25,8 @@ def run(args):
         check_apart(args.output, args.input, job.weights, job.cfg)
     try:
         pictures = np.load(args.input, mmap_mode='r')
-    except (OSError, ValueError) as error:
-        raise DataError(f'{args.input} is not a readable .npy file: {getattr(error, "strerror", None) or error}') from None
+    except UNREADABLE as error:
+        raise DataError(f'{args.input} is not a readable .npy file: {reason(error)}') from None
     if getattr(pictures, 'ndim', None) != 4 or pictures.dtype.kind not in 'buif' or not pictures.size:
         shape = getattr(pictures, 'shape', 'no single array')
         raise DataError(f'{args.input}: expected an array of numbers (N, C, H, W), found {shape} {getattr(pictures, "dtype", "")}'.rstrip())

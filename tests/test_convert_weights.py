@@ -92,6 +92,11 @@ def test_refused(files, tmp_path):
     np.savez(tmp_path / 'h.npz', **{f'2/{name}': array for (layer, name), array in tensors.items() if layer == 2})
     with pytest.raises(WeightsError, match='has no tensors of layer 0'):
         verb('--cfg', cfg, tmp_path / 'h.npz', tmp_path / 'i.weights')
-    (tmp_path / 'j.npz').write_bytes(b'nothing')
-    with pytest.raises(WeightsError, match='not a readable .npz'):
-        verb('--cfg', cfg, tmp_path / 'j.npz')
+    whole = (tmp_path / 'g.npz').read_bytes()
+    np.save(tmp_path / 'array.npy', np.zeros(3))
+    np.savez(tmp_path / 'seen.npz', seen=np.zeros(3))
+    spoilt = whole[:40] + b'x' * 20 + whole[60:]
+    for broken in b'nothing', b'', whole[:len(whole) // 2], spoilt, (tmp_path / 'array.npy').read_bytes(), (tmp_path / 'seen.npz').read_bytes():
+        (tmp_path / 'j.npz').write_bytes(broken)
+        with pytest.raises(WeightsError, match='j.npz is not a readable .npz'):
+            verb('--cfg', cfg, tmp_path / 'j.npz')

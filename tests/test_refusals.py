@@ -81,12 +81,16 @@ def test_what_cannot_be_written_is_refused_before_the_work(place, alone, words, 
     ({'--output': 'nowhere/y.npy'}, 6, 'cannot write .*nowhere/y.npy: No such file or directory'),
     ({'--output': 'x.npy'}, 6, 'x.npy: it is also what is read'),
     ({'--input': 'words.npy'}, 5, r'expected an array of numbers \(N, C, H, W\)'),
+    ({'--input': 'empty.npy'}, 5, 'empty.npy is not a readable .npy file: '),
+    ({'--input': 'cut.npy'}, 5, 'cut.npy is not a readable .npy file: '),
     ({'--input': 'none.npy'}, 5, r'expected an array of numbers \(N, C, H, W\), found \(0, 3, 8, 8\)'),
 ])
 def test_forward_refuses_what_it_cannot_read_or_write(place, alone, change, code, said, tmp_path):
     np.save(tmp_path / 'x.npy', np.zeros((1, 3, 8, 8)))
     np.save(tmp_path / 'words.npy', np.full((1, 3, 8, 8), 'word'))
     np.save(tmp_path / 'none.npy', np.zeros((0, 3, 8, 8)))
+    (tmp_path / 'empty.npy').write_bytes(b'')
+    (tmp_path / 'cut.npy').write_bytes((tmp_path / 'x.npy').read_bytes()[:-100])
     files = {'--input': 'x.npy', '--output': 'y.npy', **change}
     words = [word for option, name in files.items() for word in (option, tmp_path / name)]
     errors = verb('forward', '--cfg', place / 'n.cfg', '--weights', alone / 'last.weights', *words, code=code)
