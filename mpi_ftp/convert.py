@@ -63,13 +63,13 @@ def convert(kind, source, out, size=None, names=None, log=print):
     check_apart(out, source)
     with sources.unpacked(source, out.parent) as root:
         found = KINDS[kind](root, names)
-        if not found.classes:
-            raise DataError(f'{source}: no boxes and no class names in it')
         summary = Summary(refused=[(_plain(name, root), _plain(reason, root)) for name, reason in found.refused])
+        if not found.classes:
+            raise DataError(f'{source}: no boxes and no class names in it{_first(summary)}')
+        _check_names(found, names)
         items = _usable(found, summary)
         if not items:
-            first = f'; the first: {": ".join(summary.refused[0])}' if summary.refused else ''
-            raise DataError(f'{source}: no picture of it can be used{first}')
+            raise DataError(f'{source}: no picture of it can be used{_first(summary)}')
         shape = (size[1], size[0]) if size else tuple(max(item.size[k] for item, _ in items) for k in (0, 1))
         with writing(out, found.classes, shape, found.labelled) as writer:
             packed = _pack(items, found, writer, size, summary, log)
@@ -77,6 +77,17 @@ def convert(kind, source, out, size=None, names=None, log=print):
             writer.attributes = dict(kind=kind, source=source.name)
             summary.splits = {name: len(numbers) for name, numbers in writer.splits.items()}
     return summary
+
+
+def _first(summary):
+    return f'; the first: {": ".join(summary.refused[0])}' if summary.refused else ''
+
+
+def _check_names(found, names):
+    """Raises DataError where class names were given and no box has one of them."""
+    met = list(dict.fromkeys(box[0] for item in found.items for box in item.boxes))
+    if names and met and not set(met) & set(names):
+        raise DataError(f'no box is of a class that was named: the first is of class "{met[0]}"{nearest(met[0], names)}, the names begin with "{names[0]}"')
 
 
 def _usable(found, summary):

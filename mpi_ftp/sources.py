@@ -73,7 +73,7 @@ def read_text(path):
     try:
         return Path(path).read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'{path}: cannot be read as text: {error}') from None
+        raise DataError(f'{path}: cannot be read as text: {getattr(error, "strerror", None) or "it is not UTF-8"}') from None
 
 
 def read_lines(path):

@@ -106,6 +106,18 @@ def test_causes_of_failure(tmp_path):
         convert('voc', voc, tmp_path / 'none/o.h5', log=quiet)
     with pytest.raises(JobError, match='cannot write .*cut.zip: it is also what is read'):
         convert('voc', tmp_path / 'cut.zip', tmp_path / 'cut.zip', log=quiet)
+    for kind in 'voc', 'yolo':
+        if kind == 'yolo':
+            (tmp_path / 'yolo').mkdir()
+            paint(tmp_path / 'yolo/a.png')
+            (tmp_path / 'yolo/a.txt').write_text('3 .5 .5 .2 .2')
+        with pytest.raises(DataError, match={'voc': 'the first is of class "dog", did you mean "dogs"', 'yolo': 'the first is of class "number 3"'}[kind]):
+            convert(kind, voc if kind == 'voc' else tmp_path / 'yolo', tmp_path / 'o.h5', names=['dogs', 'cow'], log=quiet)
+    paint(tmp_path / 'broken/a.png').with_suffix('.xml').write_text('<annotation><object>')
+    with pytest.raises(DataError, match='no boxes and no class names in it; the first: a.xml: no element found'):
+        convert('voc', tmp_path / 'broken', tmp_path / 'o.h5', log=quiet)
+    with pytest.raises(DataError, match='none.names: cannot be read as text: No such file or directory$'):
+        verb.run(arguments('voc', str(voc), str(tmp_path / 'o.h5'), '--names', str(tmp_path / 'none.names')))
     for picture in (voc / 'JPEGImages').iterdir():
         picture.write_text('text')
     with pytest.raises(DataError, match='no picture of it can be used; the first: p0: not a picture'):
