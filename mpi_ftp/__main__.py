@@ -42,6 +42,9 @@ class Parser(argparse.ArgumentParser):
                 self.error(f'unknown option {name}{nearest(name, known)}')
         return super().parse_args(words)
 
+    def print_help(self, file=None):
+        once(self.format_help().rstrip('\n'))
+
     def error(self, message):
         raise UsageError(f'{self.prog.split()[-1]}: {message}; see `{self.prog} --help`')
 
@@ -95,15 +98,21 @@ def ranks_on_host(environ):
     return 1
 
 
+def once(text):
+    """Print it on one rank of a run, whether or not there is MPI yet."""
+    if environment_rank() == 0:
+        print(text)
+
+
 def parse(words):
     """The verb's run function and its parsed arguments."""
     from mpi_ftp import __version__
     listed = '\n'.join(f'  {verb:9} {help_}' for verb, (_, help_) in VERBS.items())
     if not words or words[0] in ('-h', '--help', 'help'):
-        print(f'usage: mpi-ftp VERB …\n\n{listed}\n\n`mpi-ftp VERB --help` tells the options of a verb; every verb also runs under mpirun.')
+        once(f'usage: mpi-ftp VERB …\n\n{listed}\n\n`mpi-ftp VERB --help` tells the options of a verb; every verb also runs under mpirun.')
         raise SystemExit(0 if words else UsageError.exit_code)
     if words[0] == '--version':
-        print(f'mpi-ftp {__version__}')
+        once(f'mpi-ftp {__version__}')
         raise SystemExit(0)
     if words[0] not in VERBS:
         raise UsageError(f'unknown verb "{words[0]}"{nearest(words[0], VERBS)}; expected one of {", ".join(VERBS)}')

@@ -15,9 +15,11 @@ from statistics import median
 
 import numpy as np
 
+from . import comm
 from .arguments import whole
 from .errors import JobError, UsageError, nearest
 from .files import check_writable, replacing
+from .launcher import of_launcher
 
 WARM = 2                    # steps that are not counted
 NET = '[net]\nwidth={side}\nheight={side}\nchannels=3\nbatch={batch}\nmomentum=0.9\ndecay=0.0005\nlearning_rate=0.0001\n'
@@ -83,6 +85,14 @@ def add_arguments(parser):
 
 
 def run(args):
+    """Of several ranks one starts the trainings, or lists them, and the others wait."""
+    world = comm.world()
+    if world.rank == 0:
+        compare(args)
+    world.rest()
+
+
+def compare(args):
     if args.list:
         print('\n'.join(f'{number:3} {case}' for number, case in enumerate(CASES, 1)))
         return
@@ -138,7 +148,7 @@ def measured(case, data, folder, iterations):
              '--checkpoint-every', 10 ** 9, *case.words.split()]
     if case.ranks > 1:
         words = [launcher(), '-n', case.ranks, *words]
-    environment = {name: value for name, value in os.environ.items() if name != 'NUMBA_NUM_THREADS'}      # set for this process, not for those
+    environment = {name: value for name, value in os.environ.items() if name != 'NUMBA_NUM_THREADS' and not of_launcher(name)}    # of this process, not of those
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=folder, env=environment)
     if done.returncode:
         raise JobError(f'the training {case} ended with exit code {done.returncode}: {" ".join(done.stderr.split())[-400:]}')

@@ -83,7 +83,7 @@ def run(args):
     world = comm.world()
     if world.rank == 0:
         _print(args)
-    world.barrier()
+    world.rest()
 
 
 def _print(args):

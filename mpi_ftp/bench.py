@@ -13,6 +13,7 @@ from statistics import median
 
 import numpy as np
 
+from . import comm
 from . import job as jobs
 from . import kernels
 from .arguments import numbers
@@ -40,6 +41,14 @@ def add_arguments(parser):
 
 
 def run(args):
+    """Of several ranks one measures and the others wait."""
+    world = comm.world()
+    if world.rank == 0:
+        measure(args)
+    world.rest()
+
+
+def measure(args):
     job = jobs.from_arguments(args, required=('cfg',))
     world = Alone()
     load_kernels(world, job, losses_of(read_network(job.cfg)))

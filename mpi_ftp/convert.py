@@ -223,4 +223,4 @@ def run(args):
         names = sources.read_names(args.names) if args.names else None
         summary = convert(args.kind, args.source, args.out, args.size, names)
         print(f'{args.out}: {summary}')
-    world.barrier()
+    world.rest()

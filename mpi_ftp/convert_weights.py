@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import weights
+from . import comm, weights
 from .checkpoint import Checkpoint
 from .errors import UsageError, WeightsError
 from .files import UNREADABLE, check_apart, check_writable, reason, replacing
@@ -64,7 +64,14 @@ def add_arguments(parser):
 
 
 def run(args):
-    """List `source`, or write what it holds to `out`."""
+    """List `source`, or write what it holds to `out`. Of several ranks one does it and the others wait."""
+    world = comm.world()
+    if world.rank == 0:
+        _convert(args)
+    world.rest()
+
+
+def _convert(args):
     from .network import read_network
     network = read_network(args.cfg)
     if args.layers is not None and not 1 <= args.layers <= len(network.layers):

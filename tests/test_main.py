@@ -101,6 +101,13 @@ def test_threads_of_a_job_file(tmp_path):
     assert main.thread_environment(['train', str(tmp_path / 'a.toml')], {}) >= 1
 
 
+@pytest.mark.parametrize('words, said', [(['--help'], 'usage: mpi-ftp VERB'), (['--version'], 'mpi-ftp 0'), (['train', '--help'], 'usage: mpi-ftp train'),
+                                         (['accuracy', '--list'], '  1 1 yolov2 608')])
+def test_one_of_several_ranks_speaks(words, said):
+    done = subprocess.run(under_mpirun(2, sys.executable, '-m', 'mpi_ftp', *words), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.count(said) == 1, done.stdout + done.stderr
+
+
 def test_all_is_well_under_mpirun(tmp_path):
     assert launch(tmp_path, 3, 'fake', 'fine')[:2] == (0, [])
 
