@@ -20,6 +20,7 @@ from .arguments import whole
 from .errors import JobError, UsageError, nearest
 from .files import check_writable, replacing
 from .launcher import of_launcher
+from .runfolder import show as show_table
 
 WARM = 2                    # steps that are not counted
 NET = '[net]\nwidth={side}\nheight={side}\nchannels=3\nbatch={batch}\nmomentum=0.9\ndecay=0.0005\nlearning_rate=0.0001\n'
@@ -179,7 +180,6 @@ def told(row):
 
 def show(rows):
     """The table, and the median and the worst error."""
-    from rich.console import Console
     from rich.table import Table
     table = Table(box=None, header_style='bold')
     for name in ('ranks, network, side, batch', 'ms predicted', 'measured', 'error %', 'MiB predicted', 'measured', 'error %'):
@@ -188,8 +188,7 @@ def show(rows):
         step, memory = errors(row)
         table.add_row(name, f'{1e3 * row["predicted seconds"]:.1f}', f'{1e3 * row["seconds"]:.1f}', f'{100 * step:+.1f}',
                       str(row['predicted bytes'] >> 20), str(row['bytes'] >> 20), f'{100 * memory:+.1f}')
-    console = Console(width=130, highlight=False)
-    console.print(table)
+    show_table(table, 130)
     for name, found in zip(('step', 'memory'), zip(*map(errors, rows.values()))):
         sizes = [100 * abs(error) for error in found]
-        console.print(f'{name}: median error {median(sizes):.1f} %, worst {max(sizes):.1f} %, of {len(sizes)}')
+        print(f'{name}: median error {median(sizes):.1f} %, worst {max(sizes):.1f} %, of {len(sizes)}')

@@ -22,6 +22,7 @@ from .errors import CfgError, UsageError
 from .model import Model
 from .network import read_network
 from .plan import by_hand
+from .runfolder import show as show_table
 from .session import load_kernels, losses_of
 
 KEYS = 'cfg', 'threads', 'winograd'
@@ -164,7 +165,6 @@ def description(network):
 
 
 def show(rows):
-    from rich.console import Console
     from rich.table import Table
     names = list(rows[0][2])
     plural = 's' * (kernels.get_threads() > 1)
@@ -177,4 +177,4 @@ def show(rows):
             tuned = min(taken for name, taken in times.items() if name.endswith('tuned'))
             cells += [f'{tuned / times["ours"]:.2f}x', f'{times["as is"] / times["ours"]:.2f}x']
         table.add_row(f'{side}x{side}', str(batch), *cells)
-    Console(width=120).print(table)
+    show_table(table, 120)

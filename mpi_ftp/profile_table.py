@@ -1,4 +1,5 @@
 """What a profile has found, as tables on the screen."""
+from .runfolder import show as show_table
 from .tables import by_ranks
 
 CONVOLUTION = 'forward', 'backward_data', 'backward_weights'
@@ -8,14 +9,12 @@ PASSES = {'forward': 'forward', 'finish': 'forward', 'backward_data': 'gradient'
 
 def show(machine):
     """Print a Machine that was measured."""
-    from rich.console import Console
-    console = Console(highlight=False, width=110)
     for table in convolutions(machine), algorithms(machine), others(machine), collectives(machine):
         if table:
-            console.print(table)
-            console.print()
+            show_table(table, 110)
+            print()
     for name, value in figures(machine):
-        console.print(f'{name:34} {value}')
+        print(f'{name:34} {value}')
 
 
 def convolutions(machine):

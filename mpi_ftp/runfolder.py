@@ -6,6 +6,7 @@
 """
 import csv
 import fcntl
+import io
 import json
 import os
 import sys
@@ -139,7 +140,7 @@ def show(table, width=100):
     from rich.console import Console
     watched = terminal() is not None
     Console(width=width, force_terminal=watched, no_color=not watched).print(table)
-    plain = Console(width=width, record=True, file=open(os.devnull, 'w'), force_terminal=False)
+    plain = Console(width=width, record=True, file=io.StringIO(), force_terminal=False)
     plain.print(table)
     return plain.export_text()
 

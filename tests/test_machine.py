@@ -107,6 +107,13 @@ def test_a_profile_is_told_in_tables(capsys):
     assert 'memory: copying 10.0 GB/s' in told and 'memory: adding to an array 5.0 GB/s' in told and 'one more message, out and in 3.0 us' in told
 
 
+def test_a_profile_is_told_without_colours_where_nobody_watches(capsys, monkeypatch):
+    monkeypatch.setenv('FORCE_COLOR', '1')
+    monkeypatch.setenv('MPI_FTP_TERMINAL', '0')
+    show(made_up_machine(2))
+    assert '\x1b' not in capsys.readouterr().out
+
+
 def test_messages_cost_what_was_measured():
     assert made_up_machine(2, host_link=(5e-6, 1e9)).overhead == 5e-6 and made_up_machine(2, message=3e-6).overhead == 3e-6
 
