@@ -11,9 +11,10 @@ run="$(run_folder "$run" "$@")"
 
 # one line a machine: "name slots=N" (Open MPI) or "name:N" (MPICH)
 hosts="$(grep -Ecv '^[[:space:]]*(#|$)' "$hostfile" || true)"
-ranks="$(awk '!/^[[:space:]]*(#|$)/ { n = 1; if (match($0, /(slots=|:)[0-9]+/)) { n = substr($0, RSTART, RLENGTH); gsub(/[^0-9]/, "", n) } total += n } END { print total + 0 }' "$hostfile")"
+ranks="$(awk '!/^[[:space:]]*(#|$)/ { n = 1; sub(/max[-_]slots=[0-9]+/, ""); if (match($0, /(slots=|:)[0-9]+/)) { n = substr($0, RSTART, RLENGTH); gsub(/[^0-9]/, "", n) } total += n } END { print total + 0 }' "$hostfile")"
 [ "$ranks" -gt 0 ] || refuse "$hostfile names no machine"
-if "$MPIRUN" --version 2>&1 | grep -qi 'open mpi\|openrte\|prrte'; then
+version="$("$MPIRUN" --version 2>&1 || true)"         # read whole: grep -q would break its pipe
+if grep -qi 'open mpi\|openrte\|prrte' <<<"$version"; then
     where=(--hostfile "$hostfile" -x OMP_NUM_THREADS -x OPENBLAS_NUM_THREADS)
 else
     where=(-f "$hostfile")

@@ -23,7 +23,8 @@ shift 4
 [[ $cpu =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || refuse "$cpu: expected per cent of a core, such as 33 or 100,50"
 [ -x "$LAB" ] || refuse "there is no tool $LAB, which makes the hosts; name it with LAB=/path/of/lab"
 [ "$(id -u)" = 0 ] || refuse "making network namespaces and limits of the processor takes root"
-"$MPIRUN" --version 2>&1 | grep -qi 'open mpi' || refuse "$MPIRUN is not Open MPI's, which starts ranks on emulated hosts; set the tree up with MPI=openmpi"
+version="$("$MPIRUN" --version 2>&1 || true)"
+grep -qi 'open mpi' <<<"$version" || refuse "$MPIRUN is not Open MPI's, which starts ranks on emulated hosts; set the tree up with MPI=openmpi"
 export LAB_DIR="${LAB_DIR:-/tmp/mpi-lab}" PATH="$(dirname "$MPIRUN"):$PATH"
 export PYTHONSAFEPATH=1 NUMBA_NUM_THREADS="${NUMBA_NUM_THREADS:-1}"
 

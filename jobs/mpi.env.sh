@@ -5,8 +5,9 @@ if [ "$(id -u)" = 0 ]; then                                 # Open MPI refuses r
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-# Open MPI 5: looking for fast networks costs a second at every start; Pis and laptops have TCP and shared memory
-export OMPI_MCA_pml="${OMPI_MCA_pml:-ob1}" OMPI_MCA_btl="${OMPI_MCA_btl:-self,sm,tcp}"
+# Open MPI: looking for fast networks costs a second at every start; Pis and laptops have TCP and shared memory, which is called sm in version 5
+# and vader in 4: both refuse the other's name in a list of what to use, neither minds unknown names in one of what not to use
+export OMPI_MCA_pml="${OMPI_MCA_pml:-ob1}" OMPI_MCA_btl="${OMPI_MCA_btl:-^ofi,uct,usnic,openib,smcuda}"
 # over TCP a message up to this size leaves at once; a larger one asks first whether it may, and stands still until both sides look, which a rank that
 # computes does rarely. Six emulated hosts waited twice as long for filters' inputs with 64 KiB, the default, as with 512; with those, which some
 # messages of full YOLOv2 exceed, 50 ms a step longer than with 2 MiB on 700 Mbit/s, 15 ms on 2.4 Gbit/s; what ranks take at most was the same

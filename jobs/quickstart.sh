@@ -26,7 +26,9 @@ echo "== training on $RANKS ranks: jobs/bccd-quick.toml -> $RUN"
 if [ -e "$RUN/finished" ]; then
     echo "already trained; --fresh trains again"
 else
-    "$MPIRUN" -n "$RANKS" python -m mpi_ftp train jobs/bccd-quick.toml --run "$RUN" --resume
+    grid=()
+    [ "$RANKS" = 4 ] || grid=(--grid auto)              # the job's 2x2 is for 4 ranks
+    "$MPIRUN" -n "$RANKS" python -m mpi_ftp train jobs/bccd-quick.toml --run "$RUN" --resume "${grid[@]}"
     [ -e "$RUN/finished" ] || refuse "the training did not come to its end, see $RUN/log.txt"
 fi
 

@@ -91,7 +91,7 @@ case "$MPI" in
 esac
 
 exec 9>"$TREE/.setup.lock"
-flock 9
+flock 9 || echo "setup: this file system has no locks; do not set the tree up from two places at once" >&2
 wanted="$(cat "$TREE/setup.cfg" "$TREE/pyproject.toml" - <<<"$TREE $MPI" | sha256sum)"
 if [ "$wanted" != "$(cat "$TREE/.venv/stamp" 2>/dev/null)" ] || ! "$TREE/.venv/bin/python" -c '' 2>/dev/null; then
     python="$(find_python)" || exit 1       # the reason was told by find_python
@@ -100,7 +100,6 @@ if [ "$wanted" != "$(cat "$TREE/.venv/stamp" 2>/dev/null)" ] || ! "$TREE/.venv/b
     install_project
     echo "$wanted" >"$TREE/.venv/stamp"
 fi
-flock -u 9
 exec 9>&-
 
 export MPIRUN PATH="$TREE/.venv/bin:$PATH"

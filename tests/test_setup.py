@@ -45,6 +45,32 @@ def test_a_refusal_leaves_the_shell_open(tree):
     assert 'setup: MPI=nonsense: expected openmpi, mpich or system' in errors
 
 
+MPIRUN = '''#!/bin/bash
+set -o pipefail
+case "$1" in
+--version) echo "mpirun (Open MPI) 5.0" && seq 100000 || exit 141 ;;
+--hostfile) echo "started with $*" ;;
+*) shift 2 && exec "$@" ;;
+esac
+'''
+
+
+def test_a_cluster_is_counted_and_its_mpi_known(tree):
+    shutil.copy(ROOT / 'jobs/cluster.sh', tree / 'jobs')
+    (tree / '.venv/bin/mpirun').write_text(MPIRUN)
+    (tree / 'hosts').write_text('# boards\npi1 max_slots=4 slots=2\npi2 slots=3 max-slots=8\npi3\n')
+    (tree / 'job.toml').write_text('')
+    done = subprocess.run(['bash', 'jobs/cluster.sh', 'hosts', 'job.toml'], cwd=tree, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and '== 6 ranks on 3 machines' in done.stdout and f'started with --hostfile {tree}/hosts' in done.stdout, done.stderr
+
+
+def test_a_file_system_without_locks_is_told(tree):
+    (tree / '.venv/bin/flock').write_text('#!/bin/sh\nexit 1\n')
+    (tree / '.venv/bin/flock').chmod(0o755)
+    done = subprocess.run(['bash', 'jobs/setup.sh'], cwd=tree, capture_output=True, text=True, timeout=60, env={**os.environ, 'PATH': f'{tree}/.venv/bin:{os.environ["PATH"]}'})
+    assert done.returncode == 0 and 'has no locks' in done.stderr
+
+
 @pytest.mark.parametrize('words, folder', [('', 'runs/a'), ('--run b', 'b'), ('--run=b --iterations 3 --run "c d"', 'c d'), ('--runs b', 'runs/a')])
 def test_scripts_look_for_the_end_of_a_run_where_its_options_put_it(words, folder):
     text = (ROOT / 'jobs/setup.sh').read_text()
