@@ -10,6 +10,7 @@ import sys
 
 from mpi_ftp.errors import UNEXPECTED, JobError, LauncherError, Refused, UsageError, nearest
 from mpi_ftp.files import lasting_streams
+from mpi_ftp.waiting import cores
 
 VERBS = {
     'train': ('train', 'train a network as a job file says'),
@@ -36,9 +37,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, words):
         known = [text for action in self._actions for text in action.option_strings]
-        for word in words:
+        for word in words[:words.index('--')] if '--' in words else words:
             name = word.split('=')[0]
-            if name.startswith('--') and name != '--' and name not in known:
+            if name.startswith('--') and name not in known:
                 self.error(f'unknown option {name}{nearest(name, known)}')
         return super().parse_args(words)
 
@@ -55,9 +56,8 @@ def thread_environment(words, environ=os.environ):
     --threads wins over NUMBA_NUM_THREADS, that over `threads` in the job file, that over a fair share of this host's cores.
     """
     threads = option(words, '--threads') or environ.get('NUMBA_NUM_THREADS') or threads_of_job(words)
-    if not (threads and str(threads).isdigit() and int(threads) > 0):       # nonsense is refused later, in the words of its option
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-        threads = max(1, cores // ranks_on_host(environ))
+    if not (threads and str(threads).isdecimal() and int(threads) > 0):       # nonsense is refused later, in the words of its option
+        threads = max(1, cores() // ranks_on_host(environ))
     environ['NUMBA_NUM_THREADS'] = str(threads)
     for name in 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS':
         environ.setdefault(name, '1')
@@ -68,6 +68,8 @@ def thread_environment(words, environ=os.environ):
 def option(words, name):
     """The text given to a long option, or None."""
     for word, following in zip(words, [*words[1:], None]):
+        if word == '--':
+            return None
         if word == name:
             return following
         if word.startswith(name + '='):
@@ -93,7 +95,7 @@ def threads_of_job(words):
 def ranks_on_host(environ):
     for name in 'OMPI_COMM_WORLD_LOCAL_SIZE', 'MPI_LOCALNRANKS', 'SLURM_TASKS_PER_NODE':
         count = environ.get(name, '').split('(')[0].split(',')[0]
-        if count.isdigit() and (name != 'SLURM_TASKS_PER_NODE' or 'SLURM_PROCID' in environ):
+        if count.isdecimal() and (name != 'SLURM_TASKS_PER_NODE' or 'SLURM_PROCID' in environ):
             return max(1, int(count))
     return 1
 
@@ -127,7 +129,7 @@ def parse(words):
 def environment_rank(environ=os.environ):
     """This process's rank by the launcher's word, 0 without a launcher: who speaks when MPI itself is in doubt."""
     for name in 'OMPI_COMM_WORLD_RANK', 'PMIX_RANK', 'PMI_RANK', 'SLURM_PROCID':
-        if environ.get(name, '').isdigit():
+        if environ.get(name, '').isdecimal():
             return int(environ[name])
     return 0
 

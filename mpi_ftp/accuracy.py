@@ -124,7 +124,7 @@ def chosen(text):
     """The cases of '1,3,5'. Raises UsageError."""
     words = [str(n) for n in range(1, len(CASES) + 1)] if text is None else text.split(',')
     for word in words:
-        if not (word.isdigit() and 1 <= int(word) <= len(CASES)):
+        if not (word.isdecimal() and 1 <= int(word) <= len(CASES)):
             raise UsageError(f'--cases {text}: expected numbers from 1 to {len(CASES)} with commas between{nearest(word, map(str, range(1, len(CASES) + 1)))}')
     return [CASES[int(word) - 1] for word in words]
 

@@ -3,7 +3,6 @@
 What cannot be used is left out and listed with its reason; the rest is packed. Knows nothing of networks or ranks.
 """
 import hashlib
-import os
 import sys
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from .arguments import wxh
 from .errors import DataError, nearest
 from .files import check_apart, check_writable
 from .pictures import load_picture, picture_size, writing
+from .waiting import cores
 
 KINDS = {'voc': voc.read, 'yolo': yolo_lists.read, 'coco': coco.read, 'folder': sources.folder}
 SHOWN = 20       # refusals printed; all of them are in Summary.refused
@@ -155,12 +155,11 @@ def _decoded(items, size):
             return load_picture(item.path, size)
         except DataError as error:
             return error
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         waiting = deque()
         for item, _ in items:
             waiting.append(pool.submit(load, item))
-            if len(waiting) > 2 * cores:
+            if len(waiting) > 2 * cores():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -18,5 +18,5 @@ def of_launcher(name):
 def asked_ranks():
     """The rank count that the launcher was asked for, or None."""
     names = RANK_COUNTS[:2] + (('SLURM_STEP_NUM_TASKS',) if 'SLURM_STEP_ID' in os.environ and 'SLURM_PROCID' in os.environ else ())
-    counts = [int(os.environ[name]) for name in names if os.environ.get(name, '').isdigit()]
+    counts = [int(os.environ[name]) for name in names if os.environ.get(name, '').isdecimal()]
     return counts[0] if counts else None

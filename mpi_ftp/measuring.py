@@ -1,5 +1,4 @@
 """A short profile of the ranks at hand: the Machine that the cost model works with, the same on every rank."""
-import os
 from contextlib import suppress
 from dataclasses import replace
 from statistics import median
@@ -10,6 +9,7 @@ from .curves import Curve
 from .limits import peak, processors, resident, trim
 from .machine import Machine
 from .shares import ALIKE
+from .waiting import cores as usable_cores
 
 MOST_STRAIN = 2.0                       # more is not that of this run but of others
 
@@ -127,10 +127,6 @@ def signature():
             model = next(line.partition(':')[2].strip() for line in file if line.startswith(('model name', 'Model')))
     libraries = ', '.join(f'{name} {version(name)}' for name in ('numpy', 'numba'))
     return f'{platform.machine()} {model}, {usable_cores()} cores, {kernel_threads()} threads a rank, {libraries}, kernels {convolution_hash()}'
-
-
-def usable_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def kernel_threads():

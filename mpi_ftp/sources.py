@@ -124,7 +124,7 @@ def folder(root, names=None):
 
 def _natural(name):
     """Sorting key that puts "10" after "9"."""
-    return [(0, int(part), '') if part.isdigit() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]
+    return [(0, int(part), '') if part.isdecimal() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]
 
 
 def _folders(root):

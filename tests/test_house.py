@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [set(floor.split()) for floor in (
-    '__init__ errors arguments files chance torch_step limits',
+    '__init__ errors arguments kinds files chance torch_step limits',
     'region',
     'tile',
     'cfg layers',

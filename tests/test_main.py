@@ -87,6 +87,7 @@ def test_usage_errors_are_one_sentence(words, message):
 
 @pytest.mark.parametrize('words, environment, threads', [
     (['train', '--threads', '3'], {'NUMBA_NUM_THREADS': '2'}, 3), (['train', '--threads=3'], {}, 3), (['val'], {'NUMBA_NUM_THREADS': '2'}, 2),
+    (['detect', '--', '--threads', '3'], {'NUMBA_NUM_THREADS': '2'}, 2), (['val'], {'OMPI_COMM_WORLD_LOCAL_SIZE': '100000', 'NUMBA_NUM_THREADS': '²'}, 1),
     (['val'], {'OMPI_COMM_WORLD_LOCAL_SIZE': '100000'}, 1), (['val'], {'SLURM_TASKS_PER_NODE': '100000(x2)', 'SLURM_PROCID': '0'}, 1),
 ])
 def test_threads_are_set_before_numba(words, environment, threads):
@@ -137,6 +138,8 @@ def test_unknown_option_in_process():
     with pytest.raises(UsageError, match='unknown option --oen'):
         parser = main.Parser(prog='mpi-ftp x')
         parser.add_argument('--one')
+        parser.add_argument('word', nargs='*')
+        assert parser.parse_args(['--one', '3', '--', '--odd.png']).word == ['--odd.png']
         parser.parse_args(['--oen', '3'])
 
 

@@ -9,7 +9,8 @@ from planning_core import made_up_machine, network_of
 from mpi_ftp import comm as comm_module
 from mpi_ftp import planning
 from mpi_ftp.errors import CfgError, JobError, MemoryRefused
-from mpi_ftp.job import Job, parse_memory, read_job
+from mpi_ftp.job import Job, read_job
+from mpi_ftp.kinds import parse_memory
 from mpi_ftp.limits import available, resident
 from mpi_ftp.machine import read_machine, write_machine
 from mpi_ftp.measuring import signature
