@@ -36,9 +36,9 @@ class Options:
 
     @staticmethod
     def from_cfg(net, head, augment=True):
-        """Options from the sections of a .cfg: `net` a dict of [net], `head` a dict of [region], [yolo] or {}.
+        """Options from the sections of a .cfg: `net` a dict of [net], `head` one of [region] or [yolo], None where [softmax] classifies.
 
-        A head without `jitter`-reading layer ({}: softmax) means classification. Missing keys have Darknet's defaults.
+        Missing keys have Darknet's defaults.
         Raises CfgError for a value that is not a number in its range.
         """
         def number(section, key, default, lowest, highest=math.inf):
@@ -53,8 +53,8 @@ class Options:
         width = number(net, 'width', 0, 1)
         low, high = number(net, 'min_crop', width, 1), number(net, 'max_crop', 2 * width, 1)
         return Options(
-            task='detect' if head else 'classify', augment=augment,
-            jitter=number(head, 'jitter', .2, 0, .99),
+            task='classify' if head is None else 'detect', augment=augment,
+            jitter=number(head or {}, 'jitter', .2, 0, .99),
             flip=bool(number(net, 'flip', 1, 0)),
             hue=number(net, 'hue', 0, 0), saturation=number(net, 'saturation', 1, 1e-6),
             exposure=number(net, 'exposure', 1, 1e-6), angle=number(net, 'angle', 0, 0),

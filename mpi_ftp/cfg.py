@@ -42,8 +42,9 @@ KEYS = {kind: frozenset(keys.split()) | (frozenset(COMMON.split()) if kind != 'n
 }.items()}
 
 # keys without effect on what is trained here: read, kept when written back, listed by `ignored`
-IGNORED = {'net': frozenset('angle aspect min_crop max_crop min_ratio max_ratio center notruth B1 B2 eps'.split()),
-           'region': frozenset('log sqrt mask_scale random'.split()), 'yolo': frozenset(['random']),
+CROPS = frozenset('angle aspect min_crop max_crop min_ratio max_ratio center'.split())        # of [net]: for [softmax], which looks at crops
+IGNORED = {'net': frozenset('notruth B1 B2 eps'.split()),
+           'region': frozenset('log sqrt classfix absolute mask_scale random'.split()), 'yolo': frozenset(['random']),
            'crop': frozenset('angle saturation exposure'.split())}
 
 # keys that change the mathematics in ways not trained here: accepted with their neutral value alone
@@ -199,8 +200,10 @@ def check(section):
 
 def ignored(sections):
     """'file:line: [kind] key=value' for every key that has no effect here."""
+    classifier = [s.kind for s in sections if s.kind in ('region', 'yolo', 'softmax')][-1:] == ['softmax']
+    without = IGNORED if classifier else {**IGNORED, 'net': IGNORED['net'] | CROPS}
     return [f'{s.path}:{s.lines.get(key, s.line)}: [{s.kind}] {key}={s.options[key]}'
-            for s in sections for key in s.options if key in IGNORED.get(s.kind, ())]
+            for s in sections for key in s.options if key in without.get(s.kind, ())]
 
 
 def write(sections):

@@ -13,7 +13,7 @@ def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005
     """
     network, plan = model.network, model.plan
     detector = network.heads[-1].kind != 'softmax'
-    options = Options.from_cfg(network.net.options, network.heads[-1].section.options if detector else {}, augment=False)
+    options = Options.from_cfg(network.net.options, network.heads[-1].section.options if detector else None, augment=False)
     found, truths, done = [], [], 0
     with Feed(world, path, split, network.tensor_shape(-1, plan.batch), model.picture, reader, options=options, shuffle=False, once=True,
               dtype=model.dtype) as feed:

@@ -15,6 +15,7 @@ the formula. `stats` holds sums that may be added over ranks; `summary(stats)` m
 """
 import numpy as np
 
+from .cfg import IGNORED
 from .errors import CfgError
 from .loss_checks import (STATS, RegionRules, YoloRules, check_cells, check_channels, check_truths, count_inside, known, number, numbers,
                           of_cells, read_anchors, read_rules, refuse)
@@ -39,11 +40,10 @@ class RegionLoss:
     """
 
     kind = 'region'
-    unused = 'log sqrt classfix absolute mask_scale'.split()       # read by Darknet, without effect on this layer
 
     def __init__(self, options, shape, net_shape):
         self.shape, self.net_shape = tuple(shape), tuple(net_shape)
-        options = known(options, self.kind, RegionRules, 'anchors coords background tree map'.split() + self.unused)
+        options = known(options, self.kind, RegionRules, [*'anchors coords background tree map'.split(), *IGNORED[self.kind]])
         self.rules = read_rules(options, self.kind, RegionRules)
         for key, wanted in (('coords', 4), ('background', 0)):
             if number(options, self.kind, key, int, wanted) != wanted:

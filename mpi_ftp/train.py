@@ -91,7 +91,7 @@ class Trainer:
         """The Feed of the model's tiles, from where the run stands."""
         job, network = self.job, self.network
         last = network.heads[-1]
-        options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else {}, job.augment)
+        options = Options.from_cfg(network.net.options, last.section.options if last.kind != 'softmax' else None, job.augment)
         return Feed(self.world, job.data, job.split, network.tensor_shape(-1, self.mini), self.model.picture, job.reader, options=options,
                     seed=job.seed, state=self.state, dtype=self.dtype, ahead=self.plan.predicted.get('ahead', 2))
 

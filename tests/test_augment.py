@@ -104,8 +104,8 @@ def test_options_from_a_cfg():
            'angle': '7', 'max_crop': '512'}
     options = Options.from_cfg(net, {'jitter': '.3'})
     assert options == Options('detect', True, .3, True, .1, .75, .75, 7., .75, 1., 512 / 448)
-    assert Options.from_cfg(net, {}).task == 'classify'
-    assert Options.from_cfg({'width': 64}, {}, augment=False) == Options('classify', augment=False)
+    assert Options.from_cfg(net, None).task == 'classify' and Options.from_cfg(net, {}).task == 'detect'
+    assert Options.from_cfg({'width': 64}, None, augment=False) == Options('classify', augment=False)
     with pytest.raises(CfgError, match='hue=red: expected a number'):
         Options.from_cfg({**net, 'hue': 'red'}, {})
     with pytest.raises(CfgError, match='jitter=1.5: expected a number from 0 to 0.99'):

@@ -88,6 +88,9 @@ def test_wrong_values(text, call, message):
 def test_neutral_and_ignored_keys():
     sections = cfg.parse('[net]\nadam=0\nangle=7\n[convolutional]\nbinary=0\n', 'x.cfg')
     assert cfg.ignored(sections) == ['x.cfg:3: [net] angle=7']
+    classifier = cfg.parse('[net]\nangle=7\nnotruth=1\n[softmax]\n[cost]\n', 'x.cfg')
+    assert cfg.ignored(classifier) == ['x.cfg:3: [net] notruth=1']             # its crops are turned
+    assert cfg.ignored(cfg.parse('[net]\n[region]\nabsolute=1\nnum=5\n', 'x.cfg')) == ['x.cfg:3: [region] absolute=1']
 
 
 def test_missing_and_binary_files(tmp_path):
