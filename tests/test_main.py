@@ -143,6 +143,12 @@ def test_unknown_option_in_process():
         parser.parse_args(['--oen', '3'])
 
 
+def test_warmup_without_a_network_knows_every_head():
+    from mpi_ftp.session import LOSSES
+    from mpi_ftp.warmup import any_losses
+    assert {loss.kind for loss in any_losses()} == set(LOSSES)
+
+
 def test_warmup_compiles_once_for_each_host():
     code, said, wrong = alone('warmup', '--cfg', str(ROOT / 'jobs' / 'bccd-quick.cfg'))
     assert code == 0 and said.count('float32 kernels are ready after') == 1, said + wrong
