@@ -57,16 +57,20 @@ def match_detections(outcome, found, truths, groups, ignored, thresholds, voc):
     """outcome (thresholds, detections): 1 a hit, 0 a false alarm, -1 not counted.
 
     Rows of `groups` [first, end, truth_first, truth_end] are the detections and truths of one class in one picture: boxes `found`
-    (k, 4) by falling score, `truths` (m, 4) with the `ignored` ones last. VOC: a detection goes to the truth of largest IoU and is
-    a false alarm if that is taken. COCO: it goes to the free one of largest IoU, an ignored one only if there is no other.
+    (k, 4) by falling score, `truths` (m, 4) by `ignored`: 0, 1 for difficult ones, 2 for crowds, of which a detection overlaps its part inside. VOC: it
+    goes to the truth of largest IoU and is a false alarm if that is taken. COCO: it goes to the free one of largest IoU, an ignored one, and under both
+    rules a crowd, only if there is no other.
     """
     for g in range(len(groups)):
         first, end, truth_first, truth_end = groups[g]
         overlaps = np.empty((end - first, truth_end - truth_first))
         for d in range(first, end):
             for t in range(truth_first, truth_end):
-                overlaps[d - first, t - truth_first] = iou(found[d, 0], found[d, 1], found[d, 2], found[d, 3],
-                                                           truths[t, 0], truths[t, 1], truths[t, 2], truths[t, 3])
+                overlap = iou(found[d, 0], found[d, 1], found[d, 2], found[d, 3], truths[t, 0], truths[t, 1], truths[t, 2], truths[t, 3])
+                if ignored[t] == 2:
+                    area = found[d, 2] * found[d, 3]
+                    overlap = overlap / (1 + overlap) * (area + truths[t, 2] * truths[t, 3]) / area
+                overlaps[d - first, t - truth_first] = overlap
         for k in range(thresholds.size):
             taken = np.zeros(truth_end - truth_first, np.bool_)
             for d in range(first, end):
@@ -77,7 +81,7 @@ def match_detections(outcome, found, truths, groups, ignored, thresholds, voc):
                         continue
                     if not voc and taken[t - truth_first] and not ignored[t]:
                         continue
-                    if not voc and chosen >= 0 and ignored[t] and not ignored[chosen]:
+                    if chosen >= 0 and ignored[t] > voc and not ignored[chosen]:
                         break
                     best, chosen = overlap, t
                 outcome[k, d] = 0

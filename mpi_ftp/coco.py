@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 from .errors import DataError
-from .sources import PICTURES, SPLIT_NAMES, Item, Source, split_order
+from .sources import CROWD, PICTURES, SPLIT_NAMES, Item, Source, split_order
 
 
 def read(root, names=None):
     """COCO: one JSON of images, annotations, categories, or several whose names tell the split (..._train2017.json).
 
-    Classes in order of category id. Crowds are left out. `root` is a folder or one JSON file.
+    Classes in order of category id. Crowds are not trained. `root` is a folder or one JSON file.
     """
     paths = [root] if root.is_file() else sorted(root.rglob('*.json'))
     base = root.parent if root.is_file() else root
@@ -62,16 +62,16 @@ def _items(source, table, path, split, categories, pictures, base):
         if not places:
             source.refused.append((name, f'named in {path.name}, but no such file'))
             continue
-        boxes = []
+        boxes, crowds = [], []
         for thing in things.get(row['id'], []):
             x, y, w, h = map(float, thing['bbox'])
             category = categories.get(thing['category_id'], f'category {thing["category_id"]}')
             if thing.get('iscrowd'):
-                source.refused.append((name, f'box {category} {x:g},{y:g},{w:g},{h:g}: a crowd'))
+                crowds.append((category, x, y, x + w, y + h, CROWD))
             else:
                 boxes.append((category, x, y, x + w, y + h))
         size = (row['height'], row['width']) if row.get('height') and row.get('width') else None
-        source.items.append(Item(name, places[0], boxes, splits=(split,) if split else (), size=size))
+        source.items.append(Item(name, places[0], boxes, splits=(split,) if split else (), size=size, uncounted=crowds))
 
 
 def _table(path, alone):

@@ -23,11 +23,12 @@ SHOWN = 20       # refusals printed; all of them are in Summary.refused
 
 @dataclass
 class Summary:
-    """What was packed: pictures, boxes, {split: pictures}, {class: boxes or pictures}; boxes cut to the picture's edge;
-    `refused`: (picture, reason) of every picture or box left out."""
+    """What was packed: pictures, boxes, {split: pictures}, {class: boxes or pictures}; boxes cut to the picture's edge, boxes
+    that are difficult or crowds; `refused`: (picture, reason) of every picture or box left out."""
     pictures: int = 0
     boxes: int = 0
     clipped: int = 0
+    uncounted: int = 0
     splits: dict = field(default_factory=dict)
     classes: dict = field(default_factory=dict)
     refused: list = field(default_factory=list)
@@ -39,6 +40,8 @@ class Summary:
                  'splits: ' + ', '.join(f'{name} {count}' for name, count in self.splits.items())]
         if self.clipped:
             lines.append(f'{self.clipped} boxes reached past their picture and were cut at its edge')
+        if self.uncounted:
+            lines.append(f'{self.uncounted} boxes are marked difficult or crowds: they are not trained, and to find them counts neither way')
         if self.refused:
             lines.append(f'{len(self.refused)} refused:')
             lines += [f'  {name}: {reason}' for name, reason in self.refused[:SHOWN]]
@@ -104,7 +107,8 @@ def _usable(found, summary):
                 *item.size, *true)))
             continue
         boxes = [box for raw in item.boxes if (box := _box(raw, item, true, found.classes, summary))]
-        items.append((replace(item, size=true), boxes))
+        aside = [[*box, kind] for *raw, kind in item.uncounted if (box := _box(raw, item, true, found.classes, summary))]
+        items.append((replace(item, size=true, uncounted=aside), boxes))
     return items
 
 
@@ -137,10 +141,11 @@ def _pack(items, found, writer, size, summary, log):
             if isinstance(pixels, DataError):
                 summary.refused.append((item.name, _reason(pixels, item)))
                 continue
-            writer.add(item.name, pixels, boxes, found.classes.index(item.label) if found.labelled else None)
+            writer.add(item.name, pixels, boxes, found.classes.index(item.label) if found.labelled else None, item.uncounted)
             packed.append(item)
             counts.update([item.label] if found.labelled else [found.classes[box[0]] for box in boxes])
             summary.boxes += len(boxes)
+            summary.uncounted += len(item.uncounted)
     if not packed:
         raise DataError(f'no picture can be decoded; the first: {": ".join(summary.refused[-1])}')
     summary.pictures = len(packed)

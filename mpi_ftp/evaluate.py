@@ -9,12 +9,12 @@ from .session import Feed
 def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005, nms=.45):
     """The metrics.Precision (detectors) or metrics.Accuracy (classifiers) of an inference Model on rank 0, None elsewhere.
 
-    Pictures are letterboxed (classified ones: resized and cropped) as Darknet does; boxes are compared in the original picture.
+    Pictures are letterboxed (classified ones: resized and cropped) as Darknet does; boxes are compared in the original picture, with all that it holds.
     """
     network, plan = model.network, model.plan
     detector = network.heads[-1].kind != 'softmax'
     options = Options.from_cfg(network.net.options, network.heads[-1].section.options if detector else None, augment=False)
-    found, truths, done = [], [], 0
+    found, truths, ignored, done = [], [], [], 0
     with Feed(world, path, split, network.tensor_shape(-1, plan.batch), model.picture, reader, options=options, shuffle=False, once=True,
               dtype=model.dtype) as feed:
         while (batch := feed.next()) is not None:
@@ -27,9 +27,9 @@ def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005
                         flat = in_picture(rows[rows[:, 0] == slot], draws[slot])
                         flat[:, 0] = ids[slot]
                         found.append(flat)
-                        original = np.array(truth[slot], np.float64).reshape(-1, 5)
-                        original[:, 1:] = draws[slot].to_picture(original[:, 1:])
-                        truths.append(np.column_stack([np.full(len(original), ids[slot]), original]))
+                        known, aside = feed.pictures.boxes(ids[slot]), feed.pictures.uncounted(ids[slot])
+                        truths.append(np.insert(np.concatenate([known, aside[:, :5]]), 0, ids[slot], axis=1))
+                        ignored.append(np.append(np.zeros(len(known)), aside[:, 5]))
                     else:
                         found.append(rows[slot])
                         truths.append(truth[slot])
@@ -41,7 +41,7 @@ def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005
         return None
     if not detector:
         return metrics.accuracy(np.array(found), np.array(truths))
-    return metrics.evaluate(np.concatenate(found), np.concatenate(truths), classes)
+    return metrics.evaluate(np.concatenate(found), np.concatenate(truths), classes, np.concatenate(ignored))
 
 
 def gather_boxes(world, model, thresh, nms):

@@ -12,7 +12,7 @@ class Precision:
     """Average precision of detections; nan for a class without truths, which no mean counts.
 
     ap50: (classes,) area under the VOC curve of precision over recall at IoU 0.5 (all points). coco: (10, classes) COCO's 101-point
-    AP at IoU 0.5, 0.55 ... 0.95. truths (without difficult ones) and detections: (classes,) counts.
+    AP at IoU 0.5, 0.55 ... 0.95. truths (without ignored ones) and detections: (classes,) counts.
     """
     names: tuple
     ap50: np.ndarray
@@ -50,21 +50,21 @@ class Precision:
         return table
 
 
-def evaluate(detections, truths, names, difficult=None):
+def evaluate(detections, truths, names, ignored=None):
     """The Precision of detections against truths.
 
     detections: (k, 7) rows [picture, class, score, cx, cy, w, h], as `boxes.flatten` gives them; truths: (m, 6) rows [picture, class,
-    cx, cy, w, h], in the same units; names: of all classes; difficult: (m,) of truths that are neither to be found nor false alarms.
-    A hit has an IoU of at least the threshold; a difficult truth may be met any number of times. Equal scores go by picture, then row.
+    cx, cy, w, h], in the same units; names: of all classes; ignored: (m,) 1 for difficult truths, 2 for crowds: neither to be found nor false alarms.
+    A hit has an IoU of at least the threshold; an ignored truth may be met any number of times. Equal scores go by picture, then row.
     """
     from .boxes_math import match_detections
     found, truths = np.asarray(detections, np.float64).reshape(-1, 7), np.asarray(truths, np.float64).reshape(-1, 6)
-    ignored = np.zeros(len(truths), bool) if difficult is None else np.asarray(difficult, bool)
+    ignored = np.zeros(len(truths), np.int8) if ignored is None else np.asarray(ignored, np.int8)
     found = found[np.lexsort((-found[:, 2], found[:, 0], found[:, 1]))]              # by class, picture, falling score
     order = np.lexsort((ignored, truths[:, 0], truths[:, 1]))
     truths, ignored = truths[order], ignored[order]
     groups, rank = _groups(found[:, [1, 0]], truths[:, [1, 0]])
-    counts = np.bincount(truths[~ignored, 1].astype(int), minlength=len(names))
+    counts = np.bincount(truths[ignored == 0, 1].astype(int), minlength=len(names))
 
     def outcomes(thresholds, voc):
         outcome = np.empty((len(thresholds), len(found)), np.int8)

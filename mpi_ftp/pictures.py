@@ -1,11 +1,13 @@
 """Labelled pictures in one HDF5 file: the format, its writer and its reader. Knows nothing of networks, tiles or ranks.
 
     pictures  uint8 (N, Hmax, Wmax, 3), chunks of about 32x32 pixels: a hyperslab reads little more than itself, and
-              chunks beyond a smaller picture's edge are never written, so padding costs no space
+              those beyond a smaller picture's edge are never written, so padding costs no space
     sizes     int32 (N, 2)      height and width of each picture inside its slab
     names     string (N,)       the source's name of each picture
     offsets   int64 (N + 1,)    boxes[offsets[i]:offsets[i + 1]] belong to picture i
     boxes     float64 (M, 5)    class, centre x, centre y, width, height as fractions of the picture
+    uncounted float64 (U, 7)    picture number, a row like those of boxes, 1 (difficult) or 2 (a crowd): boxes that are not trained and count neither
+              way in evaluation; missing in older files
     labels    int32 (N,)        one class a picture; only in classification sets
     classes   string (K,)       class names
     splits/S  int64 (n,)        picture numbers of split S; splits may overlap
@@ -25,7 +27,6 @@ INDEX_BYTES = 1 << 17          # of the index of chunks that is kept in memory
 
 class Pictures:
     """Reader of one file. Any number of processes may read at once; reads may come from any thread.
-
     `classes`, `splits` and `attributes` are plain lists and a dict. Raises DataError when the file cannot be used.
     """
 
@@ -46,6 +47,7 @@ class Pictures:
         self._sizes = file['sizes'][:]
         self._offsets = file['offsets'][:]
         self._boxes = file['boxes'][:]
+        self._uncounted = file['uncounted'][:] if 'uncounted' in file else np.empty((0, 7))
         self._labels = file['labels'][:] if 'labels' in file else None
         self._splits = {name: file['splits'][name][:] for name in file['splits']}
         self._pixels = file['pictures']
@@ -73,8 +75,7 @@ class Pictures:
         if split == 'all':
             return np.arange(len(self))
         if split not in self._splits:
-            raise DataError(f'{self.path} has no split "{split}"{nearest(split, self.splits)} '
-                            f'(it has {", ".join(self.splits) or "none"}, and "all")')
+            raise DataError(f'{self.path} has no split "{split}"{nearest(split, self.splits)} (it has {", ".join(self.splits) or "none"}, and "all")')
         return self._splits[split]
 
     def name(self, i):
@@ -87,6 +88,10 @@ class Pictures:
     def boxes(self, i):
         """(k, 5) float64: class, centre x, centre y, width, height as fractions of the picture."""
         return self._boxes[self._offsets[i]:self._offsets[i + 1]]
+
+    def uncounted(self, i):
+        """(k, 6): such rows, and 1 (difficult) or 2 (a crowd), of boxes that nobody must find and that may be found."""
+        return self._uncounted[self._uncounted[:, 0] == i, 1:]
 
     def label(self, i):
         """The class number of picture i. Raises DataError in a detection set."""
@@ -120,36 +125,35 @@ class Loose:
 
 @contextmanager
 def writing(path, classes, shape, labelled=False):
-    """A Writer of a new file, which appears as `path` when the block has ended well, and not at all otherwise.
+    """A Writer of a new file, which appears as `path` when the block has ended well, and not at all otherwise. Raises JobError where it cannot be written.
 
     `shape` (Hmax, Wmax) bounds every picture; `labelled` chooses between one class a picture and boxes.
-    Raises JobError where nothing can be written.
     """
     import h5py
     with replacing(path) as part, h5py.File(part, 'w') as file:
         file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
         h, w = shape
-        writer = Writer(file, file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3),
-                                                  chunks=(1, _chunk(h), _chunk(w), 3)), labelled)
+        pixels = file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3), chunks=(1, _chunk(h), _chunk(w), 3))
+        writer = Writer(file, pixels, labelled)
         yield writer
         writer.tables()
 
 
 class Writer:
-    """Appends pictures to a file that `writing` made. `splits` {name: picture numbers} and `attributes` may be set at
-    any time before the end."""
+    """Appends pictures to a file that `writing` made. `splits` {name: picture numbers} and `attributes` may be set until its end."""
 
     def __init__(self, file, pixels, labelled):
         self._file, self._pixels = file, pixels
-        self._names, self._sizes, self._boxes, self._labels = [], [], [], [] if labelled else None
+        self._names, self._sizes, self._boxes, self._uncounted, self._labels = [], [], [], [], [] if labelled else None
         self.splits, self.attributes = {}, {}
 
-    def add(self, name, pixels, boxes=(), label=None):
-        """Appends one picture, uint8 (h, w, 3), with its (k, 5) boxes or its class number; returns its number."""
+    def add(self, name, pixels, boxes=(), label=None, uncounted=()):
+        """Appends one picture, uint8 (h, w, 3), with its (k, 5) boxes and (k, 6) uncounted ones, or its class number; returns its number."""
         number = len(self._names)
         self._names.append(name)
         self._sizes.append(pixels.shape[:2])
         self._boxes.append(np.reshape(np.asarray(boxes, np.float64), (-1, 5)))
+        self._uncounted += [(number, *row) for row in uncounted]
         if self._labels is not None:
             self._labels.append(label)
         if number >= self._pixels.shape[0]:
@@ -166,6 +170,7 @@ class Writer:
         file.create_dataset('names', data=self._names, shape=(count,), dtype=h5py.string_dtype())
         file['offsets'] = np.cumsum([0] + [len(b) for b in self._boxes], dtype=np.int64)
         file['boxes'] = np.concatenate(self._boxes) if count else np.empty((0, 5))
+        file['uncounted'] = np.reshape(np.array(self._uncounted, np.float64), (-1, 7))
         if self._labels is not None:
             file['labels'] = np.array(self._labels, np.int32)
         group = file.create_group('splits', track_order=True)
@@ -175,10 +180,8 @@ class Writer:
 
 
 def load_picture(path, size=None):
-    """uint8 (h, w, 3) of a picture file or open binary file, upright (EXIF), resized to `size` (w, h) if given.
-
-    Raises DataError when it cannot be decoded, or holds more than 8 bits a channel.
-    """
+    """uint8 (h, w, 3) of a picture file or open binary file, upright (EXIF), resized to `size` (w, h) if given. Raises DataError when it cannot be
+    decoded, or holds more than 8 bits a channel."""
     from PIL import Image, ImageOps
     with _picture(path) as image:
         if image.mode[0] in 'IF':

@@ -17,13 +17,15 @@ from .errors import DataError, nearest
 PICTURES = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.gif', '.ppm', '.pgm'}
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
                'testing': 'test', 'trainval': 'trainval'}
+DIFFICULT, CROWD = 1, 2
 ORDER = ['train', 'val', 'test', 'trainval']
 
 
 @dataclass(frozen=True)
 class Item:
     """One picture file. `boxes`: (class name, left, top, right, bottom), in pixels or, if `fractions`, in parts of the
-    picture; `size`: the (h, w) its annotation states; `label`: its class name in a classification set."""
+    picture; `size`: the (h, w) its annotation states; `label`: its class name in a classification set;
+    `uncounted`: boxes that are not trained and count neither way, and then DIFFICULT or CROWD."""
     name: str
     path: Path
     boxes: list = field(default_factory=list)
@@ -31,6 +33,7 @@ class Item:
     splits: tuple = ()
     fractions: bool = False
     size: tuple | None = None
+    uncounted: list = field(default_factory=list)
 
 
 @dataclass

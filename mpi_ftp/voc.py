@@ -2,13 +2,13 @@
 from pathlib import Path
 
 from .errors import DataError
-from .sources import PICTURES, Item, Source, read_lines, split_order
+from .sources import DIFFICULT, PICTURES, Item, Source, read_lines, split_order
 
 
 def read(root, names=None):
     """Pascal VOC: an XML file a picture, in Annotations/ or anywhere below `root`; splits from ImageSets/Main.
 
-    Boxes are corners in pixels as written; objects marked difficult are left out, as Darknet's voc_label.py does.
+    Boxes are corners in pixels as written; objects marked difficult are not trained, as by Darknet's voc_label.py.
     """
     from xml.etree import ElementTree
     annotations = sorted(root.rglob('*.xml'))
@@ -23,13 +23,12 @@ def read(root, names=None):
     for path in annotations:
         try:
             tree = ElementTree.parse(path).getroot()
-            item, difficult = _item(tree, path, pictures, lists)
+            item = _item(tree, path, pictures, lists)
         except (ElementTree.ParseError, ValueError, DataError) as error:
             source.refused.append((path.name, str(error)))
             continue
         source.items.append(item)
         found |= {box[0] for box in item.boxes}
-        source.refused += [(path.stem, f'box {text}: marked difficult') for text in difficult]
     source.classes = names or sorted(found)
     listed = set().union(*lists.values()) if lists else set()
     for name in sorted(listed - {path.stem for path in annotations}):
@@ -52,11 +51,11 @@ def _item(tree, path, pictures, lists):
             raise DataError('an <object> without name or bndbox')
         box = (name, *map(float, texts))
         if (thing.findtext('difficult') or '0').strip() == '1':
-            difficult.append(f'{name} {",".join(t.strip() for t in texts)}')
+            difficult.append((*box, DIFFICULT))
         else:
             boxes.append(box)
     splits = tuple(split for split, stems in lists.items() if path.stem in stems)
-    return Item(path.stem, picture, boxes, splits=splits, size=(int(h), int(w)) if h and w else None), difficult
+    return Item(path.stem, picture, boxes, splits=splits, size=(int(h), int(w)) if h and w else None, uncounted=difficult)
 
 
 def _lists(root):

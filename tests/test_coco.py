@@ -47,8 +47,10 @@ def test_coco_refusals(tmp_path):
         {'image_id': 100, 'category_id': 3, 'bbox': [0, 0, 5, 5], 'iscrowd': 1},
         {'image_id': 100, 'category_id': 3, 'bbox': [60, 0, 14, 5], 'iscrowd': 0}])
     summary = convert('coco', root, tmp_path / 'o.h5', log=quiet)
-    assert (summary.pictures, summary.boxes, summary.clipped) == (1, 1, 1)
-    assert sorted(summary.refused) == [('a.png', 'box car 0,0,0,5: no area'), ('a.png', 'box car 0,0,5,5: a crowd'),
+    assert (summary.pictures, summary.boxes, summary.clipped, summary.uncounted) == (1, 1, 1, 1)
+    with Pictures(tmp_path / 'o.h5') as pictures:
+        assert np.allclose(pictures.uncounted(0), [[0, 2.5 / 64, 2.5 / 48, 5 / 64, 5 / 48, 2]])
+    assert sorted(summary.refused) == [('a.png', 'box car 0,0,0,5: no area'),
                                        ('a.png', 'box category 7 0,0,5,5: unknown class'),
                                        ('b.png', 'named in x.json, but no such file')]
     for changes, words in ((dict(annotations=[{'image_id': 100, 'category_id': 3}]), 'an entry of "annotations" has no "bbox"'),

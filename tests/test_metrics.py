@@ -44,11 +44,19 @@ def test_voc_and_coco_differ_on_a_taken_truth():
 def test_difficult_truths_count_neither_way():
     truths = [[0, 0, .5, .5, .2, .2], [0, 0, .1, .1, .1, .1]]
     found = [[0, 0, .9, .1, .1, .1, .1], [0, 0, .85, .1, .1, .1, .1], [0, 0, .8, .5, .5, .2, .2]]
-    result = metrics.evaluate(found, truths, NAMES, difficult=[False, True])
+    result = metrics.evaluate(found, truths, NAMES, ignored=[0, 1])
     assert result.ap50[0] == result.coco[0, 0] == pytest.approx(1) and result.truths[0] == 1
     assert metrics.evaluate(found, truths, NAMES).ap50[0] == pytest.approx(.5 + .5 * 2 / 3)
-    everything = metrics.evaluate(found, truths, NAMES, difficult=[True, True])
+    everything = metrics.evaluate(found, truths, NAMES, ignored=[1, 1])
     assert np.isnan(everything.map50) and everything.as_dict()['mAP50'] is None
+
+
+def test_detections_inside_a_crowd_are_no_false_alarms():
+    truths = [[0, 0, .5, .5, .8, .8], [0, 0, .5, .5, .2, .2]]
+    found = [[0, 0, .9, .3, .3, .1, .1], [0, 0, .85, .9, .9, .1, .1], [0, 0, .8, .5, .5, .2, .2]]        # inside, a quarter inside, the other truth
+    result = metrics.evaluate(found, truths, NAMES, ignored=[2, 0])
+    assert result.ap50[0] == pytest.approx(.5) and result.coco[0, 0] == pytest.approx(.5) and result.truths[0] == 1
+    assert metrics.evaluate(found[::2], truths, NAMES, ignored=[2, 0]).ap50[0] == 1
 
 
 def test_the_hundred_best_of_a_picture():

@@ -41,13 +41,15 @@ def test_voc_refusals(tmp_path):
     with (voc / 'ImageSets/Main/train.txt').open('a') as file:
         file.write('p9\n')
     summary = convert('voc', voc, tmp_path / 'o.h5', names=['dog', 'cat'], log=quiet)
-    assert (summary.pictures, summary.boxes, summary.clipped) == (3, 3, 1)
+    assert (summary.pictures, summary.boxes, summary.clipped, summary.uncounted) == (3, 3, 1, 1)
+    with Pictures(tmp_path / 'o.h5') as pictures:
+        assert [len(pictures.boxes(i)) for i in range(3)] == [1, 0, 2]
+        assert np.allclose(pictures.uncounted(1), [[0, 5 / 64, 5 / 48, 8 / 64, 8 / 48, 1]]) and not len(pictures.uncounted(0))
     assert sorted(summary.refused) == [
         ('p0', 'box dgo 1,1,9,9: unknown class, did you mean "dog"?'),
         ('p0', 'box dog 5,5,5,5: no area'),
         ('p0', 'box dog 70,1,90,8: outside the picture'),
         ('p0', 'box dog 9,1,2,8: no area'),
-        ('p1', 'box dog 1,1,9,9: marked difficult'),
         ('p3.xml', 'no picture of this name'),
         ('p4', 'its annotation is for 48 x 64 pixels, the picture has 64 x 48'),
         ('p5', 'not a picture this program can read'),
@@ -58,7 +60,7 @@ def test_voc_refusals(tmp_path):
         assert pictures.classes == ['dog', 'cat']
         assert np.allclose(pictures.boxes(0), [[1, .25, 26 / 48, .5, 44 / 48]])
     text = str(summary)
-    assert '11 refused:' in text and 'p4: its annotation is for 48 x 64 pixels' in text
+    assert '10 refused:' in text and 'p4: its annotation is for 48 x 64 pixels' in text
     assert '1 boxes reached past their picture' in text
 
 
