@@ -71,21 +71,8 @@ class Loader:
         while (batch := self.next()) is not None:
             yield batch
 
-    @property
-    def state(self):
-        """(epoch, position) of the next sample to be handed out."""
-        return self._state
-
-    def set_regions(self, regions):
-        """From the next mini-batch on, tiles are for `regions`; what was prepared for others is read again."""
-        if regions != self._regions:
-            self.close()
-            self._regions = regions
-
-    def next(self, regions=None):
+    def next(self):
         """The next Batch; None after the last one of a single pass."""
-        if regions is not None:
-            self.set_regions(regions)
         if self._once and self._state[0] > 0:
             return None
         batch = self._prepared() if self._ahead else self._make(self._state)

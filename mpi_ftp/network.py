@@ -8,16 +8,11 @@ from .layers.head import Head
 from .tile import BLOCK
 
 ONE_INPUT = {
-    'convolutional': convolution.from_section, 'conv': convolution.from_section,
-    'connected': convolution.connected_from_section, 'conn': convolution.connected_from_section,
-    'maxpool': pooling.maxpool_from_section, 'max': pooling.maxpool_from_section,
-    'avgpool': pooling.AveragePool, 'avg': pooling.AveragePool,
-    'reorg': routing.reorg_from_section, 'upsample': routing.upsample_from_section,
+    'convolutional': convolution.from_section, 'connected': convolution.connected_from_section, 'maxpool': pooling.maxpool_from_section,
+    'avgpool': pooling.AveragePool, 'reorg': routing.reorg_from_section, 'upsample': routing.upsample_from_section,
     'dropout': sampling.dropout_from_section, 'crop': sampling.crop_from_section,
 }
-HEADS = {'region': 'region', 'yolo': 'yolo', 'softmax': 'softmax', 'soft': 'softmax'}
-NOT_TRAINED = ('detection', 'local', 'normalization', 'lrn', 'deconvolutional', 'deconv', 'rnn', 'gru', 'lstm', 'crnn', 'iseg', 'logistic',
-               'activation', 'batchnorm', 'l2norm', 'cost', 'reorg3d', 'sam', 'scale_channels', 'Gaussian_yolo', 'contrastive')
+HEADS = 'region', 'yolo', 'softmax'
 PICTURE = -1
 
 
@@ -78,8 +73,6 @@ def read_network(path, width=None, height=None):
     """
     sections = read_cfg(path)
     net = sections[0]
-    if net.kind not in ('net', 'network'):
-        raise CfgError(f'{path}, line {net.line}: expected the file to begin with [net], not [{net.kind}]')
     shape = (net.int('channels', 3), height or net.int('height', None), width or net.int('width', None))
     layers = []
     for index, section in enumerate(sections[1:]):
@@ -106,7 +99,7 @@ def build(index, section, layers, picture):
 
     kind, previous = section.kind, index - 1
     if kind in HEADS:
-        return Head(HEADS[kind], index, previous, shape_of(previous), section)
+        return Head(kind, index, previous, shape_of(previous), section)
     if kind in ONE_INPUT:
         return ONE_INPUT[kind](index, previous, shape_of(previous), section=section)
     if kind == 'route':
@@ -115,11 +108,7 @@ def build(index, section, layers, picture):
     if kind == 'shortcut':
         sources = [previous, source(index, section.int('from', None))]
         return routing.shortcut_from_section(index, sources, [shape_of(s) for s in sources], section)
-    if kind in NOT_TRAINED:
-        raise CfgError(f'layer {index} is [{kind}], a kind that mpi_ftp does not train')
-    from .errors import nearest
-    known = list(ONE_INPUT) + list(HEADS) + ['route', 'shortcut']
-    raise CfgError(f'layer {index} is of the unknown kind [{kind}]{nearest(kind, known)}')
+    raise CfgError(f'layer {index} is [{kind}], a kind that mpi_ftp does not train')
 
 
 def source(index, number):
