@@ -147,7 +147,9 @@ def main(words=None):
         run, args = parse(words)
         run(args)
         sys.stdout.flush()
-        code = 0
+        refused, code = getattr(sys.stdout, 'refused', None), 0
+        if refused:
+            raise JobError(f'cannot write standard output: {refused.strerror}')
     except (Exception, KeyboardInterrupt) as error:
         code = give_up(world, error)
     sys.exit(code)

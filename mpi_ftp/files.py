@@ -24,10 +24,13 @@ def reason(error):
 
 
 class Lasting:
-    """An output stream that outlives its reader: what is written after `| head` has read enough, or after the terminal is gone, is lost, the work goes on."""
+    """An output stream that outlives its reader: what is written after `| head` has read enough, or after the terminal is gone, is lost, the work goes on.
+
+    refused: the OSError where something else, such as a full disk, kept it from being written; it is for the end of the work to tell.
+    """
 
     def __init__(self, stream):
-        self.stream = stream
+        self.stream, self.refused = stream, None
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
@@ -43,7 +46,7 @@ class Lasting:
             return act(*args)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):
-                raise
+                self.refused = error
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)

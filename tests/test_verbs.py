@@ -73,6 +73,13 @@ def test_a_run_goes_on_when_nobody_reads_its_output(place, alone, output, tmp_pa
     assert (tmp_path / 'run' / 'finished').exists() and 'iteration 4/4' in (tmp_path / 'run' / 'log.txt').read_text()
 
 
+def test_a_full_disk_under_the_output_is_told_at_the_end(place, alone, tmp_path):
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([sys.executable, '-m', 'mpi_ftp', *map(str, training(place, tmp_path / 'run'))], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (6, 'mpi-ftp: cannot write standard output: No space left on device\n')
+    same_run(tmp_path / 'run', alone, 1e-12)
+
+
 def test_usr1_leaves_a_checkpoint_and_killing_a_rank_loses_nothing_saved(place):
     for number, code in ((signal.SIGUSR1, 0), (signal.SIGKILL, None)):
         run = place / number.name
