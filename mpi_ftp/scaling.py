@@ -56,7 +56,7 @@ def run(args):
     load_kernels(world, job, losses_of(network))
     if world.rank == 0:
         print(f'{world.size} ranks, kernels are loaded', flush=True)
-    machine = read_machine(job.machine) if job.machine else measure(world, network, max(args.batches), 4.0)
+    machine = world.from_first(lambda: read_machine(job.machine)) if job.machine else measure(world, network, max(args.batches), 4.0)
     if args.profile and world.rank == 0:
         write_machine(args.profile, machine)
     machine = machine.sending(job.halos, job.gradients)
