@@ -13,6 +13,8 @@ from .errors import JobError, nearest
 from .kinds import CUTS, FLAG, GRID, GROUPS, PARTS, PATH, SIZE, SWITCH, WORD, one_of, real, whole
 from .waiting import cores
 
+MOST_THREADS = 16           # that a host with fewer cores is given: a job for boards may be tried on a laptop
+
 
 def key(kind, help, default=None):
     return field(default=default, metadata={'kind': kind, 'help': help})
@@ -152,7 +154,7 @@ def from_arguments(args, required=()):
             del values['iterations']
         else:
             raise JobError('both iterations and epochs are given; expected one of them')
-    if (values.get('threads') or 0) > cores():
+    if (values.get('threads') or 0) > max(MOST_THREADS, cores()):
         raise JobError(f'threads = {values["threads"]}: this host has {cores()} core{"s" * (cores() > 1)} for this process')
     if values.get('run') is None and (file or values.get('cfg')):
         values['run'] = Path('runs', Path(file or values['cfg']).stem).absolute()
