@@ -149,7 +149,8 @@ def measured(case, data, folder, iterations):
              '--checkpoint-every', 10 ** 9, *case.words.split()]
     if case.ranks > 1:
         words = [launcher(), '-n', case.ranks, *words]
-    environment = {name: value for name, value in os.environ.items() if name != 'NUMBA_NUM_THREADS' and not of_launcher(name)}    # of this process, not of those
+    mine = [name for name in os.environ if name == 'NUMBA_NUM_THREADS' or of_launcher(name)]          # set for this process, not for those
+    environment = {name: value for name, value in os.environ.items() if name not in mine}
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=folder, env=environment)
     if done.returncode:
         raise JobError(f'the training {case} ended with exit code {done.returncode}: {" ".join(done.stderr.split())[-400:]}')

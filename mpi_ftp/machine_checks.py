@@ -44,7 +44,8 @@ def growing(value):
     return rows(above)(value) and all(a < b for a, b in zip(value, value[1:])) and len(value) > 0
 
 
-NUMBER, ABOVE, WHOLE, TEXT = Type('a number of at least 0', number), Type('a number above 0', above), Type('a whole number of at least 0', whole), Type('text', text)
+NUMBER, ABOVE = Type('a number of at least 0', number), Type('a number above 0', above)
+WHOLE, TEXT = Type('a whole number of at least 0', whole), Type('text', text)
 COUNT = Type('a whole number of at least 1', lambda value: whole(value) and value > 0)
 LINK = Type('seconds and bytes a second, two numbers', row(number, above))
 BY_RANKS = Type('rows of ranks, bytes and seconds', rows(row(whole, whole, number)))
@@ -60,8 +61,8 @@ TYPES = {
     'curves': Type('a list of curves, at least one', lambda value: isinstance(value, (list, tuple)) and len(value) > 0),
 }
 FLAG = Type('true or false', lambda value: type(value) is bool)
-CURVE = {'kind': TEXT, 'inputs': COUNT, 'outputs': COUNT, 'size': COUNT, 'stride': COUNT, 'groups': COUNT, 'activation': TEXT, 'normalize': FLAG, 'algorithm': TEXT,
-         'first': FLAG, 'pass': TEXT, 'pixels': Type('growing numbers above 0', growing), 'seconds': Type('as many numbers as pixels', rows(number))}
+CURVE = {**dict.fromkeys('inputs outputs size stride groups'.split(), COUNT), **dict.fromkeys('kind activation algorithm pass'.split(), TEXT),
+         **dict.fromkeys(('normalize', 'first'), FLAG), 'pixels': Type('growing numbers above 0', growing), 'seconds': Type('as many numbers as pixels', rows(number))}
 
 
 def check(record, types, needed, where=''):
