@@ -13,7 +13,8 @@ from .ways import Way, main_ways, sized, stripped, tail_ways
 
 LAYOUTS = 'auto', 'spatial', 'samples', 'tail'
 CERTAIN = 0.98              # of a layer's time alone: in a group its cuts are carried over, and may fall a row better
-MIXES = Mix(.5, 0.0), Mix(1.0, .7), Mix(0.0, 0.0)      # of sums and backward pass: middling, sums last longer, sums are hidden
+MIXES = Mix(.5, 0.0), Mix(.35, 0.0), Mix(.25, 0.0), Mix(.1, 0.0), Mix(0.0, 0.0), Mix(.7, 0.0), Mix(1.0, .7)     # of sums and backward pass: from middling to
+# hidden, and to sums that last longer
 PARTS = (2, 1), (4, 1), (8, 1), (4, 4)      # rows and columns in which a rank may take its tile, one after the other
 FUSED_FILTERS = 3           # layers of a group that is cut along filters: a convolution and what does not mix channels
 
@@ -45,9 +46,8 @@ class Search:
         count, inf = len(self.network), np.inf
         found = np.full((len(self.ways), count + 1), inf)
         for row, way in enumerate(self.ways):
-            table = self.space.table(way)
-            for k, stop in enumerate(table.stops.tolist()):
-                found[row, stop - 1] = self.space.inner(way, stop - 1, slice(k, k + 1), self.mix)[0]
+            stops = self.space.table(way).stops
+            found[row, stops - 1] = self.space.inner(way, stops - 1, np.arange(len(stops)), self.mix)
         alone = np.where(np.isfinite(found.min(0)), found.min(0), 0.0) * CERTAIN
         return alone[::-1].cumsum()[::-1]
 

@@ -13,7 +13,7 @@ from .layer_cost import ITEM
 from .plan import per_layer
 from .refine import predicted, refined
 from .shares import lame, orders
-from .space import WHOLE
+from .space import WHOLE, Mix
 
 WORTH = .005                # of a step: what sums must take for another view of them to be worth a search
 LINKED = 1 / 4              # of a step in messages: half of the ranks, half of these, … may be worth a search
@@ -84,31 +84,47 @@ def best_refined(found, cuts):
 
 
 def fastest(searches):
-    """(Plan, Search) with the least exact price among the best of each search, first with a middling Mix of sums of gradients, then with
-    that which is right where all ranks hold all weights: such sums may hide behind the backward pass, or outlast it."""
-    model, best, mixes = searches[0].model, None, [MIXES[0]]
-    for mix in mixes:
-        for plan, search in cheapest(searches, mix):
+    """(Plan, Search) with the least exact price among the best of each search in several views of sums of gradients: how much of them hides behind the
+    backward pass is only known of a whole plan. After a middling Mix the others, then those between the best and its neighbours."""
+    model, best = searches[0].model, None
+
+    def tried(mix):
+        nonlocal best
+        for plan, search in cheapest(searches, mix, best[0] if best else None):
             seconds = model.price(plan).seconds
             if best is None or seconds < best[0]:
                 best = seconds, plan, search, mix
-        if best is None:
-            raise PlanError(f'no plan of layout {searches[0].layout} exists for this network on {model.ranks} ranks')
-        if len(mixes) == 1 and model.training and not model.layers.one_host:
-            price, whole = model.price(best[1]), model.machine.sum_seconds(ITEM * sum(model.layers.counts.values()))
-            if whole > WORTH * best[0]:
-                mixes.append(MIXES[1 if whole > price.parts['backward'] + price.parts['recompute'] else 2])
+
+    tried(MIXES[0])
+    if best is None:
+        raise PlanError(f'no plan of layout {searches[0].layout} exists for this network on {model.ranks} ranks')
+    if model.training and not model.layers.one_host and model.machine.sum_seconds(ITEM * sum(model.layers.counts.values())) > WORTH * best[0]:
+        for mix in MIXES[1:]:
+            tried(mix)
+        for mix in between(best[3]):
+            tried(mix)
     _, plan, search, mix = best
     for other in searches:
         other.mixed(mix)
     return plan, search
 
 
-def cheapest(searches, mix):
-    """(Plan, Search) of each search that comes near the best. A quick first plan, a group for each layer, bounds all that follow."""
-    first = searches[0]
-    quick = Search(first.space, first.main, first.ways, per_layer(first.network), first.recompute, first.by_hand, first.layout).mixed(mix)
-    bound = (quick.best() or (np.inf,))[0] if first.starts is None else np.inf
+def between(mix):
+    """The Mixes half way to the neighbours of one of MIXES."""
+    shown = sorted(each.shown for each in MIXES if each.hidden == mix.hidden)
+    place = shown.index(mix.shown)
+    return [Mix((mix.shown + other) / 2, mix.hidden) for other in (*shown[max(0, place - 1):place], *shown[place + 1:place + 2])]
+
+
+def cheapest(searches, mix, known=None):
+    """(Plan, Search) of each search that comes near the best. A quick first plan, a group for each layer, bounds all that follow, if no plan is `known` of
+    which the seconds do."""
+    first, bound = searches[0], known or np.inf
+    if not known and first.starts is None:
+        quick = Search(first.space, first.main, first.ways, per_layer(first.network), first.recompute, first.by_hand, first.layout).mixed(mix).best()
+        if quick:
+            bound = quick[0]
+            yield quick[1], first
     for search in searches:
         result = search.mixed(mix).best(bound=bound * SLACK)
         if result:

@@ -199,3 +199,11 @@ def test_more_ranks_are_never_expected_to_be_slower(tmp_path, link):
     seconds = {ranks: find_plan(network, ranks, 4, made_up_machine(ranks, link)).predicted['seconds'] for ranks in range(3, 8)}
     for ranks in 5, 6, 7:
         assert all(seconds[ranks] <= 1.01 * seconds[fewer] for fewer in (ranks - 2, ranks - 1)), seconds
+
+
+@pytest.mark.parametrize('speed, link', [(3e8, 1e6), (1e9, 3e6)])
+def test_no_restricted_form_is_expected_to_be_faster(tmp_path, speed, link):
+    """Where a third of the sums of gradients is not hidden: neither a half nor nothing."""
+    network, machine = network_of(tmp_path), made_up_machine(4, (1e-4, link), flops=speed)
+    free, each = (find_plan(network, 4, 1, machine, groups=groups).predicted['seconds'] for groups in ('auto', 'per-layer'))
+    assert free <= 1.001 * each
