@@ -180,7 +180,7 @@ def enough(ask, machine, budget, orders, idle, rounds=4):
 def refusal(budget, would_do, others):
     """One sentence: who lacks how much, where most of it goes, and what would do."""
     (over, rank, footprint, model), memory = budget.least, budget.memory
-    machine, count = model.machine, f'{model.ranks} rank{"s" * (model.ranks > 1)}'
+    machine, count = model.everyone, f'{model.ranks} rank{"s" * (model.ranks > 1)}'
     parts = dict(footprint.parts(rank))
     process = parts.pop('process')
     part, nbytes = max(parts.items(), key=lambda item: item[1])
@@ -206,7 +206,7 @@ def more_ranks(budget):
     for ranks in sorted({model.ranks + 1, model.ranks + 2, model.ranks * 3 // 2 + 1, *(model.ranks * k for k in (2, 3, 4, 6, 8))}):
         if ranks > 64:
             break
-        other = CostModel(model.network, model.machine.placed(ranks), model.batch, ranks, training=model.training, course=model.course)
+        other = CostModel(model.network, model.everyone, model.batch, ranks, training=model.training, course=model.course)
         search = searches_of(other, None, 'auto', 'auto', 'auto', ())[0]
         found = search.best(PRICES[-1] * unit(search), largest(search) * LIMITS[3])
         if found and Footprint(model.network, found[1], other.machine, model.training, model.course).worst()[0] <= memory:

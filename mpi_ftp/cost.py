@@ -3,7 +3,8 @@
 The step is a chain of stages, each as long as its slowest rank needs: layers of a group (batch norm and halos let no rank run ahead),
 exchanges where they are not hidden, sums of gradients as far as they outlast the backward pass and what runs of the next forward pass before they are needed.
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import prod
 
 from .buffers import sources_of
 from .extents import Extents
@@ -29,28 +30,37 @@ class Price:
         return {'seconds': self.seconds, 'parts': self.parts, 'groups': self.groups}
 
 
+def at_work(plan):
+    """How many ranks have a tile of some group."""
+    return max(prod(len(edges) - 1 for edges in group.edges) for group in plan.groups)
+
+
 class CostModel:
     """Prices plans for one network, batch and number of ranks on a Machine. frozen: batch norm needs no sums; training: not only a forward pass;
-    course: see footprint.py; order: that of its plans, speeds of `machine` are by tile.
-
-    priced: how many groups were priced one by one.
+    course: see footprint.py; order: that of its plans; idle: ranks that get no tile: those at work are the first in that order. `machine` is of these, by tile,
+    `everyone` of all. A plan that leaves others idle is priced by the model of those that it leaves at work.
     """
 
-    def __init__(self, network, machine, batch, ranks, frozen=False, training=True, course=Course(), order=()):
-        machine = machine.placed(ranks)
-        if order:
-            machine = replace(machine, speeds=tuple(machine.speeds[rank] for rank in order))
-        self.network, self.machine, self.batch, self.ranks, self.training, self.order = network, machine, batch, ranks, training, order
-        self.layers = LayerCosts(network, self.machine, ranks, frozen, training)
+    def __init__(self, network, machine, batch, ranks, frozen=False, training=True, course=Course(), order=(), idle=0):
+        self.everyone, self.workers = machine.placed(ranks), ranks - idle
+        self.machine = self.everyone.among((order or range(ranks))[:self.workers])
+        self.network, self.batch, self.ranks, self.frozen, self.training, self.order = network, batch, ranks, frozen, training, order
+        self.layers = LayerCosts(network, self.machine, self.workers, frozen, training)
         self.messages = MessageCosts(network, self.machine, batch, self.layers.pace, training)
-        self.course, self.extents, self.rows, self.lanes = course, {}, {}, lanes(network)
+        self.course, self.extents, self.rows, self.lanes, self.others = course, {}, {}, lanes(network), {self.workers: self}
 
-    @property
-    def priced(self):
-        return len(self.rows)
+    def among(self, workers):
+        """The model of plans that leave so many ranks at work."""
+        if workers not in self.others:
+            self.others[workers] = CostModel(self.network, self.everyone, self.batch, self.ranks, self.frozen, self.training, self.course, self.order,
+                                             self.ranks - workers)
+        return self.others[workers]
 
     def price(self, plan):
         """The Price of a step of a Plan."""
+        workers = at_work(plan)
+        if workers != self.workers:
+            return self.among(workers).price(plan)
         made = {index: group for group in plan.groups for index in range(group.start, group.stop)}
         rows = []
         for group in plan.groups:
@@ -67,7 +77,7 @@ class CostModel:
         machine, (_, h, w) = self.machine, self.network.shape
         if machine.crowd * machine.threads < machine.cores:
             return 0.0
-        return self.batch * h * w * machine.crowd / self.ranks * machine.picture / machine.cores
+        return self.batch * h * w * machine.crowd / self.workers * machine.picture / machine.cores
 
     def extent(self, group):
         """(Extents, sums of layers) of one group."""

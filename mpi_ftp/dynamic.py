@@ -168,13 +168,12 @@ class Search:
         return found
 
 
-def searches_of(model, grid, groups, recompute, layout, parts=PARTS, shares=(), idle=0):
-    """A Search for every way to cut large maps that may be chosen. shares: of tiles, by speed where there are none; idle: ranks that get no tile.
-    Raises PlanError."""
-    network, ranks, batch = model.network, model.ranks - idle, model.batch
+def searches_of(model, grid, groups, recompute, layout, parts=PARTS, shares=()):
+    """A Search for every way to cut large maps that may be chosen. shares: of tiles, by speed where there are none. Raises PlanError."""
+    network, ranks, batch = model.network, model.workers, model.batch
     if layout not in LAYOUTS:
         raise PlanError(f'layout={layout!r}: expected one of {", ".join(LAYOUTS)}')
-    space, speeds = Space(model), [1 / share for share in shares] or model.machine.speeds[:ranks]
+    space, speeds = Space(model), [1 / share for share in shares] or model.machine.speeds
     samples = Way((min(batch, ranks), 1, 1, 1))
     mains = [checked(grid, ranks, batch)] if grid else [samples] if layout == 'samples' else main_ways(network, ranks, batch)
     if not grid and (layout in ('spatial', 'tail') or not isinstance(groups, str) or groups != 'auto'):

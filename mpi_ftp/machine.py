@@ -72,6 +72,14 @@ class Machine:
         fewer = self.fewer + tuple((len(self.hosts), *point) for point in self.sums) if len(set(self.hosts)) == len(self.hosts) else ()
         return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=(), fewer=fewer, strain=1.0, meeting=0.0)
 
+    def among(self, ranks):
+        """This machine with these of its ranks alone at work, in that order; what sums over all of them took is known of so many."""
+        if tuple(ranks) == tuple(range(len(self.hosts))):
+            return self
+        fewer = self.fewer + tuple((len(self.hosts), *point) for point in self.sums)
+        return replace(self, hosts=tuple(self.hosts[rank] for rank in ranks), speeds=tuple(self.speeds[rank % len(self.speeds)] for rank in ranks), sums=(), fewer=fewer,
+                       strain=self.strain if len(ranks) > 1 else 1.0)
+
     def sending(self, halos, gradients):
         """This machine for a job that sends halos and gradients in 'full' or 'half' precision."""
         return replace(self, halos=PRECISIONS[halos], gradients=PRECISIONS[gradients])

@@ -1,5 +1,4 @@
 """Finds the plan with the lowest predicted step: how each group is cut, where groups begin, backward cuts, what to recompute under a budget."""
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -36,9 +35,8 @@ def find_plan(network, ranks, batch, machine, grid=None, groups='auto', cuts='au
     parts = PARTS if cuts in (None, 'auto', 'none') else ()
 
     def searches(order=(), shares=(), idle=0):
-        apart = replace(machine, strain=1.0) if ranks - idle == 1 else machine          # nobody computes beside it
-        model = CostModel(network, apart, batch, ranks, training=training, course=course, order=order)
-        return searches_of(model, grid, groups, recompute, layout, parts, shares, idle)
+        model = CostModel(network, machine, batch, ranks, training=training, course=course, order=order, idle=idle)
+        return searches_of(model, grid, groups, recompute, layout, parts, shares)
 
     def tried(idle):
         several = [searches(order, idle=number) for order, number in product(orders(machine, batch), idle)]

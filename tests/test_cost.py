@@ -214,3 +214,14 @@ def test_ranks_without_a_tile_sum_nothing(tmp_path):
     one = Plan(3, 1, tuple(GroupPlan(i, i + 1, tuple((0, m) for m in network.tensor_shape(i, 1))) for i in range(len(network))))
     parts = CostModel(network, made_up_machine(3, link=(1e-3, 1e6)), 1, 3).price(one).parts
     assert parts['gradient_sums'] == parts['norm_sums'] == parts['exchange'] == 0
+
+
+def test_ranks_that_own_nothing_cost_nothing(tmp_path):
+    """However slow they are, however far away."""
+    network = network_of(tmp_path)
+    alone = CostModel(network, made_up_machine(picture=1e-6), 1, 1).price(by_hand(network, 1, 1, (1, 1), [0])).parts
+    two, many = (CostModel(network, made_up_machine(ranks, speeds=(1.0, 1.0, 10.0, 10.0)[:ranks], picture=1e-6), 1, ranks) for ranks in (2, 4))
+    assert many.price(by_hand(network, 4, 1, (1, 1), [0])).parts == alone
+    assert many.price(by_hand(network, 4, 1, (1, 2), per_layer(network))).parts == two.price(by_hand(network, 2, 1, (1, 2), per_layer(network))).parts
+    quick = CostModel(network, made_up_machine(4, speeds=(10.0, 1.0, 10.0, 1.0), picture=1e-6), 1, 4, order=(1, 3, 0, 2))
+    assert quick.price(by_hand(network, 4, 1, (1, 1), [0])).parts == alone
