@@ -13,8 +13,8 @@ from .ways import Way, main_ways, sized, stripped, tail_ways
 
 LAYOUTS = 'auto', 'spatial', 'samples', 'tail'
 CERTAIN = 0.98              # of a layer's time alone: in a group its cuts are carried over, and may fall a row better
-MIXES = Mix(.5, 0.0), Mix(.35, 0.0), Mix(.25, 0.0), Mix(.1, 0.0), Mix(0.0, 0.0), Mix(.7, 0.0), Mix(1.0, .7)     # of sums and backward pass: from middling to
-# hidden, and to sums that last longer
+HIDDEN = Mix(0.0, 0.0)      # all sums of gradients, behind the backward pass
+MIXES = Mix(.5, 0.0), HIDDEN, Mix(.25, 0.0), Mix(.1, 0.0), Mix(.35, 0.0), Mix(.7, 0.0), Mix(1.0, .7)       # middling, hidden, between; sums last longer
 PARTS = (2, 1), (4, 1), (8, 1), (4, 4)      # rows and columns in which a rank may take its tile, one after the other
 FUSED_FILTERS = 3           # layers of a group that is cut along filters: a convolution and what does not mix channels
 
@@ -153,6 +153,8 @@ class Search:
         """[((whether to recompute, parts), seconds with the price of bytes)]: what groups may do to need less memory."""
         whole, training, seconds = (1, 1), self.model.training, self.mix.of(steps.seconds, steps.behind, steps.sums)
         found = [] if self.recompute == 'all' else [((False, whole), seconds + price * (steps.tape + steps.held))]
+        if found and training and not price and limit == float('inf'):
+            return found                    # nothing else takes less time
         if not training:
             seconds = np.where(self.light(start, steps.stops), seconds, np.inf)
             found = [((False, whole), np.where(steps.tape <= limit, seconds, np.inf))]

@@ -3,6 +3,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise, product
 from math import prod
+from pathlib import Path
 
 import pytest
 from core import compare_with_one_rank
@@ -14,12 +15,15 @@ from mpi_ftp.cost import CostModel
 from mpi_ftp.dynamic import MIXES, Search, searches_of
 from mpi_ftp.errors import MemoryRefused, PlanError
 from mpi_ftp.footprint import Footprint
+from mpi_ftp.machine import read_machine
+from mpi_ftp.network import read_network
 from mpi_ftp.plan import GroupPlan, Plan, by_hand
-from mpi_ftp.search import fastest, find_plan, halvings
+from mpi_ftp.search import fastest, fewer_at_work, find_plan
 from mpi_ftp.space import Space
 from mpi_ftp.subtiles import check
 from mpi_ftp.ways import Way, main_ways, sized, stripped
 
+ROOT = Path(__file__).parent.parent
 LINKS = {'quick': (1e-6, 1e9), 'slow': (1e-3, 1e7), 'far': (2e-2, 1e8)}
 
 
@@ -146,9 +150,9 @@ def test_many_ranks_are_priced_in_few_arrays(tmp_path):
     for ranks in 64, 256:
         searches = searches_of(CostModel(network, made_up_machine(ranks), 4, ranks), None, 'auto', 'auto', 'auto')
         begun = time.process_time()
-        plan, search = fastest(searches)
-        assert len(plan.groups) > 1 and time.process_time() - begun < 20
-        assert search.space.priced < len(searches) * len(search.ways) ** 2 * spans / 2
+        best = min(fastest(searches), key=lambda entry: entry.seconds)
+        assert len(best.plan.groups) > 1 and time.process_time() - begun < 20
+        assert best.search.space.priced < len(searches) * len(best.search.ways) ** 2 * spans / 2
 
 
 @pytest.mark.mpi(2, 3, 4, 6, timeout=180)
@@ -189,7 +193,7 @@ def test_two_of_six_work_where_sums_over_more_take_long(tmp_path):
     machine = made_up_machine(6, (1e-5, 1e8), flops=1e8, sums=((256, .05), (256 << 10, 5.0)), fewer=fewer)
     plan = find_plan(network_of(tmp_path), 6, 4, machine)
     assert {prod([len(edges) - 1 for edges in group.edges]) for group in plan.groups} == {2}
-    assert [halvings(ranks) for ranks in (1, 2, 3, 5, 6, 16)] == [[], [], [1], [2, 3], [3, 4], [8, 12, 14]]
+    assert [fewer_at_work(ranks, [0]) for ranks in (1, 2, 3, 5, 16)] == [[0], [1, 0], [2, 1, 0], [4, 3, 2, 1, 0], [15, 14, 13, 12, 10, 8, 4, 0]]
 
 
 @pytest.mark.parametrize('link', LINKS.values(), ids=LINKS)
@@ -199,6 +203,13 @@ def test_more_ranks_are_never_expected_to_be_slower(tmp_path, link):
     seconds = {ranks: find_plan(network, ranks, 4, made_up_machine(ranks, link)).predicted['seconds'] for ranks in range(3, 8)}
     for ranks in 5, 6, 7:
         assert all(seconds[ranks] <= 1.01 * seconds[fewer] for fewer in (ranks - 2, ranks - 1)), seconds
+
+
+def test_two_of_six_work_where_one_would_do_nearly_all(tmp_path):
+    """The best plan for all six has few messages, as one computes nearly all of it: that says nothing of two."""
+    network, machine = read_network(ROOT / 'jobs' / 'reference.cfg'), read_machine(ROOT / 'hostfiles' / 'pi5-100mbit.json')
+    two, six = (find_plan(network, ranks, 1, machine).predicted['seconds'] for ranks in (2, 6))
+    assert six <= 1.001 * two
 
 
 @pytest.mark.parametrize('speed, link', [(3e8, 1e6), (1e9, 3e6)])
