@@ -86,15 +86,16 @@ class Search:
         return upto[stops] - upto[start] <= max(counts)
 
     def allowed(self, start, way, stops):
-        """Which ends may be cut so: where a way was chosen by hand, others are for what is too small for it, and for the tail on one rank."""
+        """Which ends may be cut so: where a way was chosen by hand, others are for groups of what is too small for it, and for the tail on one rank."""
         good = np.ones(len(stops), bool)
         if self.tail is not None:
             if start >= self.tail:
                 return good & (way == WHOLE)
             good &= stops <= self.tail
         if way != self.main and self.by_hand:
-            mains = self.space.table(self.main).edges if self.main in self.ways else {}
-            good &= np.array([stop not in mains and way == self.fallback(stop) for stop in stops.tolist()], bool)
+            mains = self.space.table(self.main).edges if self.main in self.ways else ()
+            free = next((stop for stop in mains if stop > start), len(self.network) + 1)
+            good &= np.array([stop < free and way == self.fallback(stop) for stop in stops.tolist()], bool)
         return good
 
     def fallback(self, stop):
@@ -187,7 +188,10 @@ def searches_of(model, grid, groups, recompute, layout, parts=PARTS, shares=()):
         starts = first_layers(network, groups, way.grid)
         if starts and layout == 'tail':
             starts = sorted({*starts, smallest_maps(network)})
-        found.append(Search(space, sized(way, speeds), tails, starts, recompute, bool(grid) or layout != 'auto', layout, parts))
+        by_hand = bool(grid) or layout != 'auto'
+        if starts and by_hand:              # what cannot be cut so is in groups of its own
+            starts = sorted({*starts, *(i for i in range(1, len(network)) if (space.edges(way, i) is None) != (space.edges(way, i + 1) is None))})
+        found.append(Search(space, sized(way, speeds), tails, starts, recompute, by_hand, layout, parts))
     return found
 
 

@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 
 import pytest
-from core import compare_with_one_rank
+from core import POOL, compare_with_one_rank, conv, make_network
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
@@ -218,3 +218,14 @@ def test_no_restricted_form_is_expected_to_be_faster(tmp_path, speed, link):
     network, machine = network_of(tmp_path), made_up_machine(4, (1e-4, link), flops=speed)
     free, each = (find_plan(network, 4, 1, machine, groups=groups).predicted['seconds'] for groups in ('auto', 'per-layer'))
     assert free <= 1.001 * each
+
+
+@pytest.mark.parametrize('groups', ['auto', 'per-layer', 'fused'])
+@pytest.mark.parametrize('prescribed', [dict(grid=(2, 2)), dict(grid=(1, 4)), dict(layout='spatial')], ids=str)
+def test_a_grid_by_hand_cuts_all_that_it_can(tmp_path, groups, prescribed):
+    """A head that no grid can cut, or a map too small for it, says nothing of the layers before."""
+    classifier = conv(16) + POOL + conv(32) + conv(12, k=1) + '[avgpool]\n[softmax]\n'
+    network = make_network(tmp_path, classifier, 32, 32)
+    plan = find_plan(network, 4, 1, made_up_machine(4, LINKS['slow']), groups=groups, **prescribed)
+    cut = [prod(len(edges) - 1 for edges in group.edges) for group in plan.groups for _ in range(group.start, group.stop)]
+    assert cut == [4] * 4 + [1] * 2
