@@ -122,18 +122,17 @@ def fitting(network, ranks, batch, machine, job, memory, course=Course()):
         found = in_parts(network, found, machine, job, course)
         return replace(found, predicted={**found.predicted, 'ahead': course.ahead})
 
-    plan = find(None)
+    try:
+        plan = find(memory)
+    except MemoryRefused:
+        course = replace(course, ahead=0)
+        plan = find(memory, course)
     if machine.crowd * machine.threads > machine.cores and job.grid == 'auto' and job.parts is None:
-        plan = sooner(plan, with_idle_ranks(network, batch, machine, job, ranks, course))
-    if lacking(network, plan, machine, memory, course)[0] > 0:
-        try:
-            plan = find(memory)
-        except MemoryRefused:
-            course = replace(course, ahead=0)
-            plan = find(memory, course)
-        over, rank = lacking(network, plan, machine, memory, course)
-        if over > 0:
-            raise MemoryRefused(f'parts of {"x".join(map(str, job.parts))} take {memory[rank] + over >> 20} MiB, more than the {memory[rank] >> 20} MiB of rank {rank}')
+        other = with_idle_ranks(network, batch, machine, job, ranks, course)
+        plan = sooner(plan, other) if other and lacking(network, other, machine, memory, course)[0] <= 0 else plan
+    over, rank = lacking(network, plan, machine, memory, course)
+    if over > 0:
+        raise MemoryRefused(f'parts of {"x".join(map(str, job.parts))} take {memory[rank] + over >> 20} MiB, more than the {memory[rank] >> 20} MiB of rank {rank}')
     return plan
 
 
@@ -160,7 +159,7 @@ def with_idle_ranks(network, batch, machine, job, ranks, course=Course()):
 
 def sooner(plan, other):
     """The plan with the shorter step."""
-    return other if other and other.predicted['seconds'] < plan.predicted['seconds'] else plan
+    return other if other.predicted['seconds'] < plan.predicted['seconds'] else plan
 
 
 def budgets(world, memory):

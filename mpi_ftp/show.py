@@ -10,13 +10,12 @@ from .arguments import numbers
 from .comm import Alone
 from .compare import alternative, choices, comparison, verdict
 from .errors import JobError, MemoryRefused, UsageError
-from .footprint import Footprint
+from .footprint import Course, Footprint
 from .machine import read_machine
 from .measuring import measure
 from .network import read_network
 from .plan_table import plan_table
-from .planning import UNLIMITED, given, mini_batch
-from .search import find_plan
+from .planning import UNLIMITED, fitting, given, mini_batch
 from .session import load_kernels, losses_of
 
 KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'layout', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd', 'halos', 'gradients'
@@ -53,9 +52,9 @@ def run(args):
     if args.save_machine:
         Path(args.save_machine).write_text(json.dumps(machine.to_json()))
 
-    def find(ranks, network=network, machine=machine, **changes):
-        fixed = dict(grid=None if job.grid == 'auto' else job.grid, groups=job.groups, cuts=job.backward_cuts, recompute=job.recompute, layout=job.layout)
-        return find_plan(network, ranks, mini, machine, memory=memory_of(job, machine.placed(ranks)), **{**fixed, **changes})
+    def find(ranks, network=network, machine=machine, cuts=job.backward_cuts, **changes):
+        here = machine.placed(ranks)
+        return fitting(network, ranks, mini, here, replace(job, backward_cuts=cuts, **changes), memory_of(job, here))
 
     if not speaks():
         return
@@ -83,7 +82,7 @@ def run(args):
         Path(args.json).write_text(json.dumps(plan.to_json()))
     if args.png:
         from .plan_picture import draw_plan
-        draw_plan(args.png, network, plan, Footprint(network, plan, machine.placed(ranks)))
+        draw_plan(args.png, network, plan, Footprint(network, plan, machine.placed(ranks), course=Course(ahead=plan.predicted['ahead'])))
     console.print(plan_table(network, plan))
     if not job.machine and ranks > 1:
         console.print('Rates were measured here; between ranks 1 Gbit/s Ethernet is assumed. --machine FILE takes others.', style='dim')
@@ -119,9 +118,7 @@ def chosen(networks, machine, counts, links, find):
 
 
 def memory_of(job, machine):
-    """Bytes that each rank may hold, where the job limits them."""
-    if not isinstance(job.memory, tuple):
-        return job.memory
+    """Bytes that each rank may hold, as far as the job limits them."""
     hosts = [machine.host(rank) for rank in range(len(machine.hosts))]
     return given(job.memory, hosts, [UNLIMITED] * len(hosts))
 

@@ -1,5 +1,6 @@
 """The verb `plan` and what it prints: table, JSON, picture."""
 import json
+import re
 from io import StringIO
 from types import SimpleNamespace
 
@@ -9,6 +10,9 @@ from planning_core import made_up_machine, network_of
 from mpi_ftp.__main__ import main
 from mpi_ftp.compare import verdict
 from mpi_ftp.cost import CostModel
+from mpi_ftp.errors import MemoryRefused
+from mpi_ftp.footprint import Course
+from mpi_ftp.machine import write_machine
 from mpi_ftp.plan import GroupPlan, Plan, by_hand
 from mpi_ftp.plan_picture import draw_plan, strips
 from mpi_ftp.plan_table import plan_table
@@ -161,3 +165,22 @@ def test_a_table_of_choices(tmp_path, capsys):
 def test_the_verb_refuses_in_one_sentence(tmp_path, capsys, words, code, says):
     assert run_plan(tmp_path, *words) == code
     assert says in capsys.readouterr().err
+
+
+def test_memory_is_what_a_run_keeps_to(tmp_path, capsys):
+    """With the amount that a refusal advises there is a plan: pictures are then made when they are asked for."""
+    path, machine = network_of(tmp_path, 'tiny-yolo', 512, 512).path, tmp_path / 'machine.json'
+    write_machine(machine, made_up_machine(2))
+    def code(amount):
+        with pytest.raises(SystemExit) as ended:
+            main(['plan', '--cfg', str(path), '--machine', str(machine), '--ranks', '2', '--memory', amount])
+        return ended.value.code
+
+    assert code('101M') == 8
+    assert code(re.search(r'--memory (\d+M) would do', capsys.readouterr().err)[1]) == 0
+    network, least = network_of(tmp_path, 'tiny-yolo', 512, 512), []
+    for ahead in 2, 0:
+        with pytest.raises(MemoryRefused) as refused:
+            find_plan(network, 2, 1, made_up_machine(2), memory=101 << 20, course=Course(ahead=ahead))
+        least.append(int(re.search(r'--memory (\d+)M', str(refused.value))[1]))
+    assert least[1] < least[0] and code(f'{least[1]}M') == 0
