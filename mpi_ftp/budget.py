@@ -114,7 +114,8 @@ class Budget:
         for number, group in enumerate(plan.groups):
             if group.parted:
                 trials = [with_group(plan, number, replace(group, parts=other)) for other in ((1, 1), *search.parts)]
-                plan = min((trial for trial in trials if possible(trial) and self.fits(search, trial)), key=lambda trial: search.model.price(trial).seconds)
+                quick = sorted(filter(possible, trials), key=lambda trial: search.model.price(trial).seconds)
+                plan = next(trial for trial in quick if self.fits(search, trial))
         return plan
 
     def fits(self, search, plan):

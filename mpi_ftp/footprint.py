@@ -59,15 +59,18 @@ class Footprint:
 
     def worst(self):
         """(bytes, rank) of the fullest rank."""
-        return max((self.total(rank), -rank) for rank in self.different())[0], max(self.different(), key=self.total)
+        return self.fullest([0] * self.plan.ranks, self.different())
 
     def over(self, memory):
         """(bytes, rank) of the rank that exceeds its budget by most, negative where all fit. memory: bytes, one number for all ranks or one for each."""
         if isinstance(memory, int):
-            peak, rank = self.worst()
-            return peak - memory, rank
-        return max((self.total(rank) - memory[rank], -rank) for rank in self.different(memory))[0], max(
-            self.different(memory), key=lambda rank: self.total(rank) - memory[rank])
+            return self.fullest([memory] * self.plan.ranks, self.different())
+        return self.fullest(memory, self.different(memory))
+
+    def fullest(self, memory, ranks):
+        """(bytes, rank) of the first of some ranks that exceeds `memory` by most."""
+        rank = max(ranks, key=lambda rank: self.total(rank) - memory[rank])
+        return self.total(rank) - memory[rank], rank
 
     def different(self, memory=None):
         """Ranks to look at: on many ranks, those with the largest shares of the first and of the last group, and those with the least memory."""
