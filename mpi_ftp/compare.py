@@ -1,5 +1,5 @@
 """Plans side by side: named alternatives, numbers of ranks, networks and links. Finds no plan itself: it is handed functions that do."""
-from .errors import JobError, MemoryRefused
+from .errors import JobError, MemoryRefused, PlanError
 from .plan_table import layout_words
 
 LAYOUTS = 'spatial', 'samples', 'tail'
@@ -44,7 +44,7 @@ def layers(text):
 def comparison(finders, name):
     """A table of plans: seconds by part, memory, and the speed-up over the first. finders: {label: function that finds the plan}."""
     from rich.table import Table
-    table, first = Table(box=None, header_style='bold'), None
+    table, first, refused = Table(box=None, header_style='bold'), None, []
     for column in (name, 'grid', 'number of groups', 'ms a step', 'times the first', *(part.replace('_', ' ') for part in SHOWN), 'MiB'):
         table.add_column('again' if column == 'recompute' else column, justify='right')
     for label, find in finders.items():
@@ -53,10 +53,15 @@ def comparison(finders, name):
         except MemoryRefused:
             table.add_row(label, '', '', 'does not fit')
             continue
+        except PlanError as error:
+            table.add_row(label, '', '', 'impossible')
+            refused.append(f'{label}: {error}')
+            continue
         found = plan.predicted
         first = first or found['seconds']
         table.add_row(label, main_cut(plan), str(len(plan.groups)), f'{1e3 * found["seconds"]:.1f}', f'{first / found["seconds"]:.2f}',
                       *(f'{1e3 * found["parts"][part]:.1f}' for part in SHOWN), f'{found["bytes"] / (1 << 20):.0f}')
+    table.caption = '\n'.join(refused)
     return table
 
 
@@ -105,12 +110,19 @@ def verdict(plans):
     first = counts[0]
     half = next((n for n in counts if seconds[first] * first < seconds[n] * n / 2), None)
     part, lost = max(losses(plans[first], plans[end]).items(), key=lambda item: item[1])
-    paid = f'{end} ranks take {1e3 * seconds[end]:.0f} ms a step, {seconds[first] / seconds[end]:.1f} times as fast as {first}'
+    paid = f'{end} ranks take {milliseconds(seconds[end])} ms a step, {seconds[first] / seconds[end]:.1f} times as fast as {first}'
+    if len(counts) == 1:
+        return f'{first} rank{"s" * (first > 1)}: {milliseconds(seconds[first])} ms a step.'
     if end == first:
         return f'More ranks do not pay: {paid.split(",")[0]}.'
     stops = 'more would still pay' if end == counts[-1] else f'more gain less than {100 * (PAYS - 1):.0f} %'
     return (f'{paid}, {stops}; of what is lost to an ideal share, most goes to {REASONS[part]} ({100 * lost / seconds[end]:.0f} % of the step)'
             + (f'; from {half} ranks on more than half of each is lost.' if half else '.'))
+
+
+def milliseconds(seconds):
+    """With a decimal where there are few."""
+    return f'{1e3 * seconds:.{1 if seconds < .1 else 0}f}'
 
 
 PAYS = 1.03

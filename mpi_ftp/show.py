@@ -45,7 +45,13 @@ def run(args):
     for option, unfit in ('--png', ('--compare', '--table')), ('--json', ('--sweep', '--compare', '--table')):
         if getattr(args, option[2:]) and asked and asked[0] in unfit:
             raise UsageError(f'{option} is of one plan{" or of --sweep" * (option == "--png")}, not of {asked[0]}')
+    if args.compare is not None and not all(name.strip() for name in args.compare.split(',')):
+        raise UsageError(f'--compare {args.compare!r}: expected names of plans with commas between')
+    if args.links and not args.table:
+        raise UsageError('--links is for --table')
     job = jobs.from_arguments(args, required=('cfg',))
+    if job.layout == 'samples' and job.grid != 'auto':
+        raise UsageError(f'--layout samples cuts no rows and columns, --grid {"x".join(map(str, job.grid))} does: expected one of them')
     network = read_network(job.cfg)
     mini = mini_batch(network, job)[1]
     machine = machine_of(job, network, mini)

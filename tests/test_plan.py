@@ -8,7 +8,7 @@ import pytest
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp.__main__ import main
-from mpi_ftp.compare import verdict
+from mpi_ftp.compare import comparison, verdict
 from mpi_ftp.cost import CostModel
 from mpi_ftp.errors import MemoryRefused
 from mpi_ftp.footprint import Course
@@ -184,3 +184,26 @@ def test_memory_is_what_a_run_keeps_to(tmp_path, capsys):
             find_plan(network, 2, 1, made_up_machine(2), memory=101 << 20, course=Course(ahead=ahead))
         least.append(int(re.search(r'--memory (\d+)M', str(refused.value))[1]))
     assert least[1] < least[0] and code(f'{least[1]}M') == 0
+
+
+@pytest.mark.parametrize('words, sentence', [(['--layout', 'samples', '--grid', '1x2'], '--layout samples cuts no rows and columns'), (['--compare', ''], '--compare'),
+                                             (['--compare', 'auto,,tail'], '--compare'), (['--links', '100'], '--links is for --table')])
+def test_words_that_do_not_go_together_are_refused(tmp_path, capsys, words, sentence):
+    path, machine = network_of(tmp_path).path, tmp_path / 'machine.json'
+    write_machine(machine, made_up_machine(2))
+    with pytest.raises(SystemExit) as ended:
+        main(['plan', '--cfg', str(path), '--machine', str(machine), '--ranks', '2', *words])
+    assert ended.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_an_impossible_plan_leaves_the_others(tmp_path):
+    network = network_of(tmp_path)
+    finders = {grid: lambda grid=grid: find_plan(network, 2, 1, made_up_machine(2), grid=grid) for grid in ((3, 3), (1, 2))}
+    text = printed(comparison({str(grid): find for grid, find in finders.items()}, 'plan'))
+    assert 'impossible' in text and 'needs 9 ranks' in text and '1x2' in text
+
+
+def test_one_count_is_no_verdict_on_more(tmp_path):
+    plan = find_plan(network_of(tmp_path), 2, 1, made_up_machine(2, flops=1e11))
+    found = verdict({2: plan})
+    assert 'pay' not in found and f'{1e3 * plan.predicted["seconds"]:.1f} ms' in found
