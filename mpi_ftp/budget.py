@@ -216,4 +216,4 @@ def more_ranks(budget):
 
 
 def mib(nbytes):
-    return f'{nbytes / (1 << 20):.0f} MiB'
+    return f'{nbytes / (1 << 20):.0f} MiB' if nbytes >> 20 else f'{nbytes / (1 << 10):.0f} KiB'

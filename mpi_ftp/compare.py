@@ -1,4 +1,5 @@
 """Plans side by side: named alternatives, numbers of ranks, networks and links. Finds no plan itself: it is handed functions that do."""
+from .cost import at_work
 from .errors import JobError, MemoryRefused, PlanError
 from .plan_table import layout_words
 
@@ -66,10 +67,11 @@ def comparison(finders, name):
 
 
 def main_cut(plan):
-    """How large maps are cut: 3x2, with the samples before it where they are cut too."""
-    rows, columns = plan.predicted['grid']
-    samples = plan.predicted.get('samples', 1)
-    return f'{samples}x {rows}x{columns}' if samples > 1 else f'{rows}x{columns}'
+    """How the first group is cut, largest maps: 3x2, with the samples before it where they are cut too; and how many ranks are at work, if not all."""
+    samples, filters, rows, columns = (len(edges) - 1 for edges in plan.groups[0].edges)
+    words = f'{samples}x ' * (samples > 1) + (f'filters/{filters}' if filters > 1 else f'{rows}x{columns}')
+    busy = at_work(plan)
+    return words + f', {busy} at work' * (busy < plan.ranks)
 
 
 def choices(plans):

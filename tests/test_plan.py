@@ -8,7 +8,7 @@ import pytest
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp.__main__ import main
-from mpi_ftp.compare import comparison, verdict
+from mpi_ftp.compare import comparison, main_cut, verdict
 from mpi_ftp.cost import CostModel
 from mpi_ftp.errors import MemoryRefused
 from mpi_ftp.footprint import Course
@@ -207,3 +207,10 @@ def test_one_count_is_no_verdict_on_more(tmp_path):
     plan = find_plan(network_of(tmp_path), 2, 1, made_up_machine(2, flops=1e11))
     found = verdict({2: plan})
     assert 'pay' not in found and f'{1e3 * plan.predicted["seconds"]:.1f} ms' in found
+
+
+def test_a_comparison_tells_the_grid_that_is_used(tmp_path):
+    """Not that which the search began with: a slow link leaves one of four at work."""
+    network = network_of(tmp_path)
+    alone = find_plan(network, 4, 1, made_up_machine(4, link=(1e-1, 1e5)))
+    assert main_cut(alone) == '1x1, 1 at work' and main_cut(by_hand(network, 4, 1, (2, 2), [0])) == '2x2'
