@@ -66,11 +66,11 @@ class Machine:
         return find(self.curves, class_of(layer), pass_)
 
     def placed(self, ranks):
-        """This machine with `ranks` ranks: those measured, else one to a host, all alike."""
+        """This machine with `ranks` ranks: those measured, else one to a host, the first ones as quick as measured and further ones typical."""
         if len(self.hosts) == ranks:
             return self
         fewer = self.fewer + tuple((len(self.hosts), *point) for point in self.sums) if len(set(self.hosts)) == len(self.hosts) else ()
-        return replace(self, hosts=tuple(range(ranks)), speeds=(median(self.speeds),) * ranks, sums=(), fewer=fewer, strain=1.0, meeting=0.0)
+        return replace(self, hosts=tuple(range(ranks)), speeds=(self.speeds + (median(self.speeds),) * ranks)[:ranks], sums=(), fewer=fewer, strain=1.0, meeting=0.0)
 
     def among(self, ranks):
         """This machine with these of its ranks alone at work, in that order; what sums over all of them took is known of so many."""

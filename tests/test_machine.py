@@ -182,3 +182,8 @@ def test_shipped_machines_say_that_they_are_estimates(path, tmp_path):
     assert given <= told                                    # every constant says where it comes from
     plan = find_plan(network_of(tmp_path), 4, 1, machine)
     assert 1e-3 < plan.predicted['seconds'] < 10
+
+
+def test_fewer_and_more_ranks_are_as_quick_as_those_measured():
+    machine = made_up_machine(4, speeds=(1.0, 3.0, 1.0, 1.0))
+    assert machine.placed(2).speeds == (1.0, 3.0) and machine.placed(6).speeds == (1.0, 3.0, 1.0, 1.0, 1.0, 1.0)
