@@ -10,6 +10,7 @@ from .arguments import numbers
 from .comm import Alone
 from .compare import alternative, choices, comparison, verdict
 from .errors import JobError, MemoryRefused, UsageError
+from .files import check_writable
 from .footprint import Course, Footprint
 from .machine import read_machine
 from .measuring import measure
@@ -19,6 +20,7 @@ from .planning import UNLIMITED, fitting, given, mini_batch
 from .session import load_kernels, losses_of
 
 KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'layout', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd', 'halos', 'gradients'
+SUFFIXES = '.png', '.svg', '.pdf'
 HEADERS = .94               # of a link's bits that are not headers
 
 
@@ -49,6 +51,10 @@ def run(args):
         raise UsageError(f'--compare {args.compare!r}: expected names of plans with commas between')
     if args.links and not args.table:
         raise UsageError('--links is for --table')
+    if args.png and Path(args.png).suffix not in SUFFIXES:
+        raise UsageError(f'--png {args.png}: expected a name that ends in {", ".join(SUFFIXES)}')
+    for path in filter(None, (args.json, args.png, args.save_machine)):
+        check_writable(path)
     job = jobs.from_arguments(args, required=('cfg',))
     if job.layout == 'samples' and job.grid != 'auto':
         raise UsageError(f'--layout samples cuts no rows and columns, --grid {"x".join(map(str, job.grid))} does: expected one of them')

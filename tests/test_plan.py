@@ -187,7 +187,7 @@ def test_memory_is_what_a_run_keeps_to(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('words, sentence', [(['--layout', 'samples', '--grid', '1x2'], '--layout samples cuts no rows and columns'), (['--compare', ''], '--compare'),
-                                             (['--compare', 'auto,,tail'], '--compare'), (['--links', '100'], '--links is for --table')])
+                                             (['--compare', 'auto,,tail'], '--compare'), (['--links', '100'], '--links is for --table'), (['--png', 'x.xyz'], '.png, .svg, .pdf')])
 def test_words_that_do_not_go_together_are_refused(tmp_path, capsys, words, sentence):
     path, machine = network_of(tmp_path).path, tmp_path / 'machine.json'
     write_machine(machine, made_up_machine(2))
@@ -214,3 +214,13 @@ def test_a_comparison_tells_the_grid_that_is_used(tmp_path):
     network = network_of(tmp_path)
     alone = find_plan(network, 4, 1, made_up_machine(4, link=(1e-1, 1e5)))
     assert main_cut(alone) == '1x1, 1 at work' and main_cut(by_hand(network, 4, 1, (2, 2), [0])) == '2x2'
+
+
+@pytest.mark.parametrize('option, name', [('--json', 'plan.json'), ('--png', 'plan.png'), ('--save-machine', 'm.json')])
+def test_what_cannot_be_written_is_told_before_planning(tmp_path, capsys, monkeypatch, option, name):
+    path, machine = network_of(tmp_path).path, tmp_path / 'machine.json'
+    write_machine(machine, made_up_machine(2))
+    monkeypatch.setattr('mpi_ftp.show.fitting', None)
+    with pytest.raises(SystemExit) as ended:
+        main(['plan', '--cfg', str(path), '--machine', str(machine), '--ranks', '2', option, str(tmp_path / 'missing' / name)])
+    assert ended.value.code == 6 and 'cannot write' in capsys.readouterr().err
