@@ -1,6 +1,9 @@
 """The table of a plan, as Darknet prints its layers: what each is, who owns what of it, what travels, what it costs."""
 from .geometry import whole
 
+UNEVEN = 1.25               # times as much work as another rank: worth a line
+SHOWN = 8                   # ranks in that line
+
 
 def layout_words(plan, group):
     """How a group's output is cut, in a few letters: 2x3 grid, filters/4, samples/2, rank 0; and in what parts."""
@@ -23,9 +26,24 @@ def brief(plan):
 
 
 def side(region):
-    """Channels x rows x columns of a box."""
+    """Columns x rows x channels of a box, with its samples before them where there are several."""
     n, c, h, w = region.shape
-    return 'nothing' if region.empty else f'{w}x{h}x{c}'
+    return 'nothing' if region.empty else f'{n}x ' * (n > 1) + f'{w}x{h}x{c}'
+
+
+def work_shares(network, plan, layouts):
+    """Who does how much of the work, in a line; '' where all do as much."""
+    done = [0.0] * plan.ranks
+    for group in plan.groups:
+        for index in range(group.start, group.stop):
+            layer = network.layers[index]
+            for rank, region in enumerate(layouts[index]):
+                done[rank] += layer.flops(region)
+    parts = [(number / sum(done), rank) for rank, number in enumerate(done) if number]
+    if not parts or max(parts)[0] < UNEVEN * min(parts)[0]:
+        return ''
+    most = sorted(parts, key=lambda part: (-part[0], part[1]))
+    return 'of the work: ' + ', '.join(f'rank {rank} {100 * share:.0f} %' for share, rank in most[:SHOWN]) + f', {len(most) - SHOWN} others less' * (len(most) > SHOWN)
 
 
 def plan_table(network, plan):
@@ -66,6 +84,9 @@ def plan_table(network, plan):
         notes.append(f'begin in the middle of their tiles while halos travel: group{"s" * (len(early) > 1)} {", ".join(early)}')
     if busy < plan.ranks:
         notes.append(f'{plan.ranks - busy} of {plan.ranks} ranks own no tile: they wait, and sum no gradients; --grid RxC gives each of R·C ranks one')
+    uneven = work_shares(network, plan, layouts)
+    if uneven:
+        notes.append(uneven)
     table.caption = '\n'.join(notes)
     return table
 

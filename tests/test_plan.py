@@ -224,3 +224,11 @@ def test_what_cannot_be_written_is_told_before_planning(tmp_path, capsys, monkey
     with pytest.raises(SystemExit) as ended:
         main(['plan', '--cfg', str(path), '--machine', str(machine), '--ranks', '2', option, str(tmp_path / 'missing' / name)])
     assert ended.value.code == 6 and 'cannot write' in capsys.readouterr().err
+
+
+def test_the_table_tells_samples_and_who_does_most(tmp_path):
+    network = network_of(tmp_path)
+    uneven = find_plan(network, 2, 4, made_up_machine(2, (1e-6, 1e9), speeds=(4.0, 1.0)), grid=(1, 2))
+    text = printed(plan_table(network, uneven))
+    assert re.search(r'of the work: rank 1 \d\d %, rank 0 \d\d %', text) and '4x ' in text
+    assert 'of the work' not in printed(plan_table(network, by_hand(network, 2, 1, (1, 2), [0])))
