@@ -1,4 +1,5 @@
 """A picture of a plan: the tiles of every group with what each rank must hold beyond its own, and bars of time and memory."""
+from .cost import at_work
 from .geometry import whole
 from .plan_table import layout_words
 from .region import Region
@@ -6,6 +7,7 @@ from .region import Region
 NAMES = {'forward': 'forward', 'backward': 'backward', 'recompute': 'again', 'exchange': 'exchange', 'norm_sums': 'norm sums',
          'gradient_sums': 'gradient sums', 'optimizer': 'optimizer', 'input': 'input'}
 SHOWN = 12                  # groups and ranks that a picture has room for
+LABELS = 32                 # of groups, below their bars
 
 
 def draw_plan(path, network, plan, footprint=None):
@@ -25,11 +27,14 @@ def draw_plan(path, network, plan, footprint=None):
         axis.axis('off')
     predicted = plan.predicted
     words = f'{plan.ranks} rank{"s" * (plan.ranks > 1)}, batch {plan.batch}'
+    busy = at_work(plan)
+    words += f', {busy} at work' * (busy < plan.ranks)
     if predicted:
         words += f': {1e3 * predicted["seconds"]:.1f} ms a step, at most {predicted["bytes"] / (1 << 20):.0f} MiB'
         times, memory = lower.subplots(1, 2, width_ratios=(1.7, 1))
         draw_times(times, predicted, plan)
         draw_memory(memory, predicted, footprint)
+    words += f'; {len(groups)} of {len(plan.groups)} groups' * (len(groups) < len(plan.groups))
     upper.suptitle(words, fontsize=12)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -67,14 +72,14 @@ def draw_group(axis, network, plan, layouts, number, group):
             axis.add_patch(Rectangle((box.lo[3], box.lo[2]), box.hi[3] - box.lo[3], box.hi[2] - box.lo[2], facecolor=colour(rank), edgecolor=colour(rank), alpha=.22, linewidth=0))
             axis.add_patch(Rectangle((box.lo[3], box.lo[2]), box.hi[3] - box.lo[3], box.hi[2] - box.lo[2], fill=False, edgecolor=colour(rank), linewidth=1.2, linestyle='--'))
             shown.setdefault(own, []).append(rank)
-        for ((top, bottom), (left, right)), ranks in shown.items() if plan.ranks <= 16 else ():
-            axis.text((left + right) / 2, (top + bottom) / 2, ' '.join(map(str, ranks)), ha='center', va='center', fontsize=9)
+        for ((top, bottom), (left, right)), ranks in shown.items():
+            axis.text((left + right) / 2, (top + bottom) / 2, brief(ranks), ha='center', va='center', fontsize=9 if plan.ranks <= 16 else 6)
     else:
         for ((top, bottom), (left, right)), ranks in strips(network, plan, group, layouts).items():
             axis.add_patch(Rectangle((left * width, top * height), (right - left) * width, (bottom - top) * height, facecolor=colour(ranks[-1]), alpha=.75,
                                      hatch='//' if c > 1 else '..', edgecolor='white'))
-            if plan.ranks <= 16:
-                axis.text((left + right) / 2 * width, (top + bottom) / 2 * height, ' '.join(map(str, ranks)), ha='center', va='center', fontsize=9)
+            axis.text((left + right) / 2 * width, (top + bottom) / 2 * height, brief(ranks), ha='center', va='center', fontsize=9 if plan.ranks <= 16 else 6,
+                      rotation=0 if plan.ranks <= 16 else 90)
     axis.set_xlim(-.03 * width - .5, 1.03 * width + .5)
     axis.set_ylim(1.03 * height + .5, -.03 * height - .5)
     axis.set_aspect('equal')
@@ -82,6 +87,11 @@ def draw_group(axis, network, plan, layouts, number, group):
     axis.set_yticks([])
     span = f'layer {group.start}' if group.last == group.start else f'layers {group.start}–{group.last}'
     axis.set_title(f'{number}: {span}, {layout_words(plan, group)}\nreads {width}x{height}' + (', recomputed' if group.recompute else ''), fontsize=8.5)
+
+
+def brief(ranks):
+    """Numbers of ranks in one place, not too many."""
+    return ' '.join(map(str, ranks)) if len(ranks) <= 4 else f'{ranks[0]} … {ranks[-1]}'
 
 
 def strips(network, plan, group, layouts):
@@ -127,8 +137,11 @@ def draw_times(axis, predicted, plan):
             axis.bar(labels, values, bottom=bottom, label=f'{name} {1e3 * predicted["parts"][part]:.1f}', color=colormaps['Set2'](k), width=.75)
             bottom = [a + b for a, b in zip(bottom, values)]
     axis.set_title('predicted ms of a step, by layers of each group', fontsize=10)
+    named = range(0, len(labels), -(-len(labels) // LABELS))
+    axis.set_xticks(list(named), [labels[k] for k in named])
+    axis.set_ylim(top=1.08 * max(bottom))
     axis.tick_params(axis='x', labelsize=8, rotation=0 if len(rows) < 12 else 60)
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     axis.spines[['top', 'right']].set_visible(False)
 
 
@@ -143,6 +156,6 @@ def draw_memory(axis, predicted, footprint):
         axis.barh(labels, values, left=left, label=f'{part} {values[0]:.0f}' if footprint is None else part, color=colormaps['Pastel1'](k), height=.6)
         left = [a + b for a, b in zip(left, values)]
     axis.invert_yaxis()
-    axis.set_title('predicted MiB', fontsize=10)
+    axis.set_title('predicted MiB' + f', {len(ranks)} of {footprint.plan.ranks} ranks' * bool(footprint and len(ranks) < footprint.plan.ranks), fontsize=10)
     axis.legend(fontsize=8, frameon=False, loc='upper center', bbox_to_anchor=(.5, -.06), ncols=6 if footprint else 3, columnspacing=1)
     axis.spines[['top', 'right']].set_visible(False)

@@ -232,3 +232,13 @@ def test_the_table_tells_samples_and_who_does_most(tmp_path):
     text = printed(plan_table(network, uneven))
     assert re.search(r'of the work: rank 1 \d\d %, rank 0 \d\d %', text) and '4x ' in text
     assert 'of the work' not in printed(plan_table(network, by_hand(network, 2, 1, (1, 2), [0])))
+
+
+def test_a_picture_says_what_it_leaves_out(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure, SubFigure
+    network, said = network_of(tmp_path), []
+    monkeypatch.setattr(SubFigure, 'suptitle', lambda self, words, **_: said.append(words))
+    monkeypatch.setattr(Figure, 'savefig', lambda *_, **__: None)
+    monkeypatch.setattr('mpi_ftp.plan_picture.SHOWN', 3)
+    draw_plan(tmp_path / 'plan.png', network, by_hand(network, 6, 1, (1, 2), [0, 2, 4, 6]))
+    assert '2 at work' in said[0] and '3 of 4 groups' in said[0]
