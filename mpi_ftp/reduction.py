@@ -15,7 +15,7 @@ PIECE = 1 << 19             # bytes that are summed at a time inside a host
 SCRATCH = 5 << 17           # bytes of what others send, for a lane's pieces under way: what waits in a socket delays halos and norms behind it
 SLOTS = 4, 32               # pieces of a lane under way: at least, at most; what a link does until somebody looks again must not be less
 TAGS = 16000                # of the first piece; exchanges count from 1
-TURNS = 1000                # pieces before a tag comes back
+TURNS = 1000                # tags, an equal share for each lane: pieces of two lanes may start in another order on another rank
 
 
 def piece_size(hosts, itemsize):
@@ -79,11 +79,14 @@ class Reduction:
         found = {comm: (stages(hosts, comm.rank), piece_size(hosts, grads.itemsize)) for comm, hosts in ways.items()}
         size = max((room(*way) for way in found.values()), default=0)
         pieces, numbers = [[] for _ in range(1 + max((lanes or {0: 0}).values()))], {}
+        turns = TURNS // len(pieces)
         for layer, first, last, comm in shared:
             way, step = found[comm]
             for start in range(first, last, step):
-                number = numbers[comm] = numbers.get(comm, -1) + 1
-                pieces[lanes[layer] if lanes else 0].append((layer, comm, way, grads[start:min(last, start + step)], TAGS + number % TURNS * 8, half))
+                lane = lanes[layer] if lanes else 0
+                number = numbers[comm, lane] = numbers.get((comm, lane), -1) + 1
+                tag = TAGS + (lane * turns + number % turns) * 8
+                pieces[lane].append((layer, comm, way, grads[start:min(last, start + step)], tag, half))
         self.lanes = [Lane(len(own), size, grads.dtype) for own in pieces]
         for lane, own in zip(self.lanes, pieces):
             for piece in own:

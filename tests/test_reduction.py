@@ -131,3 +131,15 @@ def test_small_sums_in_one_round_add_in_the_order_of_ranks():
                 truth = truth + numbers(rank, array.size, dtype, step)
             assert some.sum(array) is array
             np.testing.assert_array_equal(array.ravel(), truth)
+
+
+@pytest.mark.mpi(2)
+def test_pieces_of_two_lanes_never_share_a_tag(monkeypatch):
+    """They may start in another order on another rank."""
+    comm, tags = comm_module.world(), []
+    monkeypatch.setattr(Placed, 'messages', lambda self, sends, receives, tag: tags.append(tag) or self.comm.messages(sends, receives, tag))
+    _, sums = reduce(comm, 'ab', (4000, 16 * 30000), np.float32, monkeypatch, lanes={0: 0, 2: 1})
+    first, second = (len(lane.pieces) for lane in sums.lanes)
+    each = len(tags) // (first + second)                            # tags of a piece; lanes are made one after the other
+    assert first and first + second > reduction.TURNS and len(tags) == each * (first + second)
+    assert not set(tags[:first * each]) & set(tags[first * each:]) and max(tags) < 32000
