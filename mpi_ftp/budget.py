@@ -25,6 +25,8 @@ def within(ask, machine, memory, cuts, orders, idle=(0,)):
     budget = Budget(memory)
     budget.try_all(ask, machine, orders, idle)
     if budget.best is None:
+        if budget.least is None:
+            raise MemoryRefused(f'no plan of this layout fits {mib(min(memory))}')
         raise MemoryRefused(refusal(budget, enough(ask, machine, budget, orders, idle), more_ranks(budget)))
     _, plan, search = budget.best
     model = search.model
@@ -48,7 +50,7 @@ class Budget:
             for few in idle:
                 promise = promising(ask(order, idle=few))
                 self.try_searches(promise, LIMITS)
-        if uneven(self.memory):
+        if uneven(self.memory) and self.least:
             self.try_shares(ask, machine, {search.main.parts for search in promise})
         if self.best is None:
             self.squeeze()
@@ -160,7 +162,8 @@ def unit(search):
 
 def largest(search):
     """Bytes of the whole tape, all layers in one group."""
-    return max(float(search.space.table(way).sums['tape'].max()) for way in search.ways[:1])
+    tables = [search.space.table(way) for way in (search.ways if search.tail is not None else search.ways[:1])]
+    return max([1.0, *(float(table.sums['tape'].max()) for table in tables if table)])
 
 
 def enough(ask, machine, budget, orders, idle, rounds=4):

@@ -1,9 +1,9 @@
 """Budgets of memory by rank and host; plans that do not fit them are refused before anything is allocated."""
 from dataclasses import replace
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from core import HEAD, conv, make_network
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
@@ -14,6 +14,7 @@ from mpi_ftp.kinds import parse_memory
 from mpi_ftp.limits import available, resident
 from mpi_ftp.machine import read_machine, write_machine
 from mpi_ftp.measuring import signature
+from mpi_ftp.search import find_plan
 
 MIB = 1 << 20
 
@@ -97,3 +98,11 @@ def test_no_pictures_are_no_batch(tmp_path, key):
     network.net = network.net.replace(**{key: 0})
     with pytest.raises(CfgError, match=rf'\[net\] {key}=0: expected a whole number of at least 1'):
         planning.mini_batch(network, Job())
+
+
+@pytest.mark.parametrize('text, layout', [(HEAD, 'auto'), (conv(16) * 3 + HEAD, 'tail')])
+def test_a_limit_that_nothing_keeps_is_refused_where_little_is_taped(text, layout, tmp_path):
+    network = make_network(tmp_path, text, 17, 17)
+    for training in (False, True):
+        with pytest.raises(MemoryRefused, match='no plan '):
+            find_plan(network, 2, 1, made_up_machine(2), layout=layout, memory=1 << 20, training=training)
