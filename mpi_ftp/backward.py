@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 
 from . import kernels
-from .buffers import with_margin
+from .buffers import Needs, with_margin
 from .geometry import gradient_box
 from .layers import norm
 from .network import PICTURE
@@ -67,7 +67,8 @@ class BackwardPass:
         if layer.two_phase:
             dz = buffers.tile(arena, ('dz', index)) if ('dz', index) in buffers.regions else self.tape.z[index]       # dz in place of z
             margins = [dz[box] for box in with_margin(layer, region).minus(region)]
-            unfinish = norm.Unfinish(layer, state, dz, dy, self.tape.z.get(index), region, self.share.owned[index] & region,
+            z = self.tape.z.get(index) if Needs.z_again(layer) else None       # else it is the output's tile, which others may use by now
+            unfinish = norm.Unfinish(layer, state, dz, dy, z, region, self.share.owned[index] & region,
                                      self.run.network.layers[after].window.size if after != index else 1)
         targets = []
         for k, source in enumerate(layer.inputs):
@@ -130,7 +131,8 @@ class BackwardPass:
             return
         state.boxes = step.boxes
         for target in [] if part else step.targets:
-            if target.partial and target.source not in self.touched and target.source not in self.arrived:
+            there = target.source in self.touched or target.source in self.run.layers and target.source in self.arrived
+            if target.partial and not there:
                 self.d[target.source].array[...] = 0
         if layer.is_head:
             for target in step.targets:

@@ -78,7 +78,9 @@ def follower(network, index):
     """The max-pool whose windows tile what a layer gives, and which alone reads it; None where there is none such."""
     readers = network.readers[index]
     pool = network.layers[readers[0]] if len(readers) == 1 else None
-    if pool is None or pool.kind != 'maxpool' or not pool.window.size == pool.window.stride > 1 or not Needs.z_again(network.layers[index]):
+    if pool is None or pool.kind != 'maxpool' or not Needs.z_again(network.layers[index]):
+        return None
+    if not pool.window.size == pool.window.stride > 1 or pool.window.pad:
         return None
     return pool
 

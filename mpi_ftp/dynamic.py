@@ -219,6 +219,9 @@ def checked_cuts(network, cuts):
     wrong = [c for c in cuts or () if not isinstance(cuts, str) and not 0 <= c < len(network)]
     if wrong:
         raise PlanError(f'backward cut at layer {wrong[0]}: expected a layer from 0 to {len(network) - 1}')
+    heads = [network.layers[c] for c in cuts or () if not isinstance(cuts, str) and network.layers[c].is_head]
+    if heads:
+        raise PlanError(f'backward cut at {heads[0].name}: expected a layer whose output others read')
 
 
 def checked(grid, ranks, batch):

@@ -65,18 +65,18 @@ def share(network, start, stop, owned, cuts=(), training=True):
         real = wanted & whole(network, index, wanted)
         if exported(network, start, stop, index) or layer.is_head or index in cuts or (training and layer.normalize):
             real = real | owned[index]
-        computed[index] = real
+        computed[index] = real = all_filters(layer, real, owned[index])
         held[index] = wanted | real
         needs[index] = layer.needs(real)
         for source, box in zip(layer.inputs, needs[index]):
             held[source] = held.get(source, NOTHING) | box
     differentiated, gradient = {}, {}
     if training:
-        _walk_back(network, start, stop, owned, cuts, computed, differentiated, gradient)
+        _walk_back(network, start, stop, owned, cuts, differentiated, gradient)
     return Share(owned, computed, held, differentiated, gradient)
 
 
-def _walk_back(network, start, stop, owned, cuts, computed, differentiated, gradient):
+def _walk_back(network, start, stop, owned, cuts, differentiated, gradient):
     for index in reversed(range(start, stop)):
         layer = network.layers[index]
         arriving = gradient.get(index, NOTHING)
@@ -85,10 +85,17 @@ def _walk_back(network, start, stop, owned, cuts, computed, differentiated, grad
             real = real | owned[index]
         if index in cuts or layer.is_head:
             real = owned[index]
-        differentiated[index] = real
+        differentiated[index] = real = all_filters(layer, real, owned[index])
         gradient[index] = arriving | real
         for source, box in zip(layer.inputs, layer.needs(real)):
             gradient[source] = gradient.get(source, NOTHING) | gradient_box(network, layer, source, box)
+
+
+def all_filters(layer, region, owned):
+    """A region of a layer's output with all channels that its rank owns, though others may read only some: filters are computed together."""
+    if not layer.tensors or region.empty or owned.empty:
+        return region
+    return region | region.replace(1, owned.lo[1], owned.hi[1])
 
 
 def gradient_box(network, layer, source, need):
