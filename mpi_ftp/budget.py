@@ -42,7 +42,7 @@ class Budget:
     were `seen`, the bytes that a rank lacks and the Search."""
 
     def __init__(self, memory):
-        self.memory, self.best, self.least, self.seen = memory, None, None, {}
+        self.memory, self.best, self.least, self.seen, self.known = memory, None, None, {}, {}
 
     def try_all(self, ask, machine, orders, idle):
         """Look for plans with shares by speed, and where ranks differ in memory with shares by that."""
@@ -124,8 +124,11 @@ class Budget:
         """Whether no rank holds more than it may."""
         if plan not in self.seen:
             model = search.model
-            footprint = Footprint(model.network, plan, model.machine, model.training, model.course)
-            over, rank = footprint.over(self.memory)
+            footprint = Footprint(model.network, plan, model.machine, model.training, model.course, self.known)
+            rank = footprint.heaviest()
+            over = footprint.total(rank) - self.memory[rank]
+            if over <= 0 or self.least is None or over < self.least[0]:       # else others need not be looked at
+                over, rank = footprint.over(self.memory)
             self.seen[plan] = over, search
             if self.least is None or over < self.least[0]:
                 self.least = over, rank, footprint, model

@@ -3,7 +3,7 @@
 The arena is packed by memory.pack from the very buffers of the run; the rest is counted from what parameters, exchanges, kernels and
 the loader hold.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -40,18 +40,30 @@ class Course:
 class Footprint:
     """Bytes of every rank under one plan: `parts(rank)` of the phase that takes most, `total(rank)`.
 
-    Between training, evaluation and saving the tiles go back to the system, so that their peaks do not add up. course: of the run.
+    Between training, evaluation and saving the tiles go back to the system, so that their peaks do not add up. course: of the run; known: a dict of what
+    footprints of other plans of the same network have found out about groups.
     """
 
-    def __init__(self, network, plan, machine, training=True, course=Course()):
+    def __init__(self, network, plan, machine, training=True, course=Course(), known=None):
         self.network, self.plan, self.machine, self.training, self.course = network, plan, machine, training, course
-        self.layouts = plan.layouts(network)
+        self.layouts, self.known = plan.layouts(network), {} if known is None else known
         self.shares = self.shares_of(training)
         self.evaluated = self.shares_of(False) if training else self.shares
         self.kept, self.asked, self.works = {}, {}, {}
 
     def shares_of(self, training):
-        return [[self.plan.share(self.network, self.layouts, g, rank, training) for rank in range(self.plan.ranks)] for g in self.plan.groups]
+        return [self.once(replace(group, parts=(1, 1)), training, lambda group=group: [self.plan.share(self.network, self.layouts, group, rank, training)
+                                                                                       for rank in range(self.plan.ranks)]) for group in self.plan.groups]
+
+    def part_shares(self, network, group, layouts, rank, training=True):
+        return self.once(group, (rank, training), lambda: part_shares(network, group, layouts, rank, training))
+
+    def once(self, group, about, find):
+        """What find() gives, which follows from how a group is cut, the order of ranks and `about`."""
+        key = replace(group, recompute=False, early=True), self.plan.order, self.plan.ranks, about
+        if key not in self.known:
+            self.known[key] = find()
+        return self.known[key]
 
     def total(self, rank):
         """The most bytes that a rank ever has in use: under the plan, or when the machine was measured before."""
@@ -71,6 +83,10 @@ class Footprint:
         """(bytes, rank) of the first of some ranks that exceeds `memory` by most."""
         rank = max(ranks, key=lambda rank: self.total(rank) - memory[rank])
         return self.total(rank) - memory[rank], rank
+
+    def heaviest(self):
+        """The rank that stores most, which is mostly the fullest."""
+        return max(range(self.plan.ranks), key=lambda rank: sum(region.size for shares in self.shares for region in shares[rank].held.values()))
 
     def different(self, memory=None):
         """Ranks to look at: on many ranks, those with the largest shares of the first and of the last group, and those with the least memory."""
@@ -110,7 +126,7 @@ class Footprint:
 
     def arena(self, rank, training):
         shares = self.shares if training else self.evaluated
-        groups = group_buffers(self.network, self.plan, self.layouts, shares, rank, np.dtype(np.float32), training)
+        groups = group_buffers(self.network, self.plan, self.layouts, shares, rank, np.dtype(np.float32), training, self.part_shares)
         return pack([buffer for group in groups for buffer in group.declare()])[1]
 
     def channels(self, rank):
@@ -162,7 +178,7 @@ class Footprint:
         """The largest scratch memory of a kernel, as the kernels tell it."""
         whole, own = 0, 0
         for group, shares in zip(self.plan.groups, self.shares):
-            parts = part_shares(self.network, group, self.layouts, rank, self.training) if group.parted else [shares[rank]]
+            parts = self.part_shares(self.network, group, self.layouts, rank, self.training) if group.parted else [shares[rank]]
             for index in range(group.start, group.stop):
                 layer = self.network.layers[index]
                 for part in parts if layer.tensors else ():

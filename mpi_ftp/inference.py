@@ -12,7 +12,7 @@ from .machine import Machine, read_machine
 from .model import Model
 from .plan import by_hand, per_layer
 from .network import Network
-from .planning import budgets, told_by_one
+from .planning import budgets
 from .saving import WeightsSource
 from .search import find_plan
 from .session import load_kernels, losses_of
@@ -57,7 +57,7 @@ def planned(world, network, batch, job, last=None, paged=None, beside=0):
             except MemoryRefused as error:
                 refused = error
         raise refused
-    return told_by_one(world, find)
+    return world.from_first(find)
 
 
 def fitting(network, plan, machine, memory, course, parts):

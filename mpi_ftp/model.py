@@ -3,12 +3,10 @@
 Training is: run the groups forwards, take the loss at the heads, run them backwards, while gradients are being summed.
 """
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
 from . import kernels
-from .errors import PlanError
 from .exchange import Exchange
 from .group import GroupRun
 from .layers.base import State
@@ -16,7 +14,7 @@ from .layers.convolution import algorithms
 from .limits import trim
 from .memory import Arena
 from .optimizer import Optimizer, lanes
-from .parameters import Parameters
+from .parameters import Parameters, holders
 from .parted import PartedRun
 from .reduction import Reduction
 from .region import Layout, Region
@@ -237,18 +235,3 @@ class Model:
         exchange, whole = self.gathers[index]
         exchange.forward(self.owned_tile(index), whole)
         return whole.plain() if self.comm.rank == 0 else None
-
-
-def holders(network, plan, shares):
-    """{layer: for each rank the output channels (first, last) whose weights it holds, None where it computes none}. shares: of each group, every rank's.
-    Raises PlanError where ranks would share some of their filters, but not all: gradients are summed over those who hold the same ones."""
-    found = {}
-    for group, ranks in zip(plan.groups, shares):
-        for index in range(group.start, group.stop):
-            boxes = [share.computed[index] for share in ranks]
-            whole = (0, network.layers[index].out_shape[0])
-            found[index] = tuple(None if box.empty else (box.lo[1], box.hi[1]) if group.cut_along_channels else whole for box in boxes)
-            for (_, end), (begin, _) in pairwise(sorted(set(filter(None, found[index])))) if network.layers[index].tensors else ():
-                if begin < end:
-                    raise PlanError(f'a group cut along filters may not hold {network.layers[index].name} and what shares its channels out otherwise')
-    return found

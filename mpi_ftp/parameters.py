@@ -3,11 +3,13 @@
 A filter bank is a tensor too: copied to the ranks that compute its channels, so its gradient is summed over exactly those.
 """
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import numpy as np
 
 from . import kernels
+from .errors import PlanError
 from .memory import Paged, Pages, aligned_zeros
 from .tile import BLOCK
 
@@ -176,3 +178,18 @@ class Parameters:
     def release_gradients(self):
         """Give the memory of gradients back to the system until the next step: they are zeros."""
         self.gradient_pages.advise('MADV_DONTNEED')
+
+
+def holders(network, plan, shares):
+    """{layer: for each rank the output channels (first, last) whose weights it holds, None where it computes none}. shares: of each group, every rank's.
+    Raises PlanError where ranks would share some of their filters, but not all: gradients are summed over those who hold the same ones."""
+    found = {}
+    for group, ranks in zip(plan.groups, shares):
+        for index in range(group.start, group.stop):
+            boxes = [share.computed[index] for share in ranks]
+            whole = (0, network.layers[index].out_shape[0])
+            found[index] = tuple(None if box.empty else (box.lo[1], box.hi[1]) if group.cut_along_channels else whole for box in boxes)
+            for (_, end), (begin, _) in pairwise(sorted(set(filter(None, found[index])))) if network.layers[index].tensors else ():
+                if begin < end:
+                    raise PlanError(f'a group cut along filters may not hold {network.layers[index].name} and what shares its channels out otherwise')
+    return found

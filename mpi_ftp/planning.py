@@ -51,21 +51,7 @@ def plan_run(world, network, batch, job, course=Course()):
     machine = known_machine(world, network, batch, job, room)
     machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()), picture=machine.picture or world.maximum(picture_seconds()))
     kernels.set_rates(machine.algorithms)
-    return told_by_one(world, lambda: fitting(network, world.size, batch, machine, job, memory, course)), machine
-
-
-def told_by_one(world, find):
-    """What rank 0 finds, on every rank; if it refuses, all do (collective)."""
-    found, refused = None, None
-    if world.rank == 0:
-        try:
-            found = find()
-        except Exception as error:          # or the others would wait
-            refused = error
-    found, refused = world.broadcast((found, refused))
-    if refused:
-        raise refused
-    return found
+    return world.from_first(lambda: fitting(network, world.size, batch, machine, job, memory, course)), machine
 
 
 def plan_again(world, network, batch, job, plan, machine, watch, course=Course()):

@@ -10,9 +10,9 @@ from .arguments import numbers
 from .comm import Alone
 from .compare import alternative, choices, comparison, verdict
 from .errors import JobError, MemoryRefused, UsageError
-from .files import check_writable
+from .files import check_writable, replacing
 from .footprint import Course, Footprint
-from .machine import read_machine
+from .machine import read_machine, write_machine
 from .measuring import measure
 from .network import read_network
 from .plan_table import plan_table
@@ -62,7 +62,7 @@ def run(args):
     mini = mini_batch(network, job)[1]
     machine = machine_of(job, network, mini)
     if args.save_machine:
-        Path(args.save_machine).write_text(json.dumps(machine.to_json()))
+        write_machine(args.save_machine, machine)
 
     def find(ranks, network=network, machine=machine, cuts=job.backward_cuts, **changes):
         here = machine.placed(ranks)
@@ -91,7 +91,8 @@ def run(args):
         return
     plan = find(ranks)
     if args.json:
-        Path(args.json).write_text(json.dumps(plan.to_json()))
+        with replacing(args.json) as temporary:
+            temporary.write_text(json.dumps(plan.to_json()))
     if args.png:
         from .plan_picture import draw_plan
         draw_plan(args.png, network, plan, Footprint(network, plan, machine.placed(ranks), course=Course(ahead=plan.predicted['ahead'])))

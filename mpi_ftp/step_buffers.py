@@ -66,10 +66,10 @@ class PartedBuffers(GroupBuffers):
                 add(('dy', index), index, share.owned[index], min(again, self.export_arrival(index)), end)
 
 
-def group_buffers(network, plan, layouts, shares, rank, dtype, training):
+def group_buffers(network, plan, layouts, shares, rank, dtype, training, parts_of=part_shares):
     """Every group's GroupBuffers on one rank; a source whose owned layout is what the group holds, on all ranks, is read in place.
 
-    shares: for each group, every rank's Share. The run and the planner's memory predictor both ask here.
+    shares: for each group, every rank's Share; parts_of: gives those of a rank's parts. The run and the planner's memory predictor both ask here.
     """
     clock, ends, found = Clock.of(plan, training), {}, []
     for group, held in zip(plan.groups, shares):
@@ -89,7 +89,7 @@ def group_buffers(network, plan, layouts, shares, rank, dtype, training):
     for (group, share, aliased), held in zip(found, shares):
         direct = directly(network, plan, group, layouts, held, rank) if training else ()
         about = network, group, share, clock, dtype, training, aliased, ends, direct
-        made.append(PartedBuffers(*about, part_shares(network, group, layouts, rank, training)) if group.parted else GroupBuffers(*about))
+        made.append(PartedBuffers(*about, parts_of(network, group, layouts, rank, training)) if group.parted else GroupBuffers(*about))
     return made
 
 

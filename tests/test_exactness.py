@@ -6,7 +6,8 @@ from planning_core import made_up_machine
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp.errors import PlanError
-from mpi_ftp.model import Model, holders
+from mpi_ftp.model import Model
+from mpi_ftp.parameters import holders
 from mpi_ftp.plan import GroupPlan, Plan, by_hand, per_layer
 from mpi_ftp.search import find_plan
 
