@@ -1,9 +1,9 @@
-"""The verb `plan`: how a network would be cut among ranks, without training and without MPI."""
+"""The verb `plan`: how a network would be cut among ranks, without training."""
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
+from . import comm
 from . import job as jobs
 from . import kernels
 from .arguments import numbers
@@ -17,6 +17,7 @@ from .measuring import measure
 from .network import read_network
 from .plan_table import plan_table
 from .planning import UNLIMITED, fitting, given, mini_batch
+from .runfolder import terminal
 from .session import load_kernels, losses_of
 
 KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'layout', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd', 'halos', 'gradients'
@@ -38,7 +39,14 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Raises CfgError, PlanError, MemoryRefused."""
+    """Of several ranks one plans and the others wait. Raises CfgError, PlanError, MemoryRefused."""
+    world = comm.world()
+    if world.rank == 0:
+        show(args)
+    world.rest()
+
+
+def show(args):
     ranks = positive(args.ranks)
     args.ranks = None
     asked = [f'--{name}' for name in ('sweep', 'compare', 'table') if getattr(args, name)]
@@ -68,11 +76,9 @@ def run(args):
         here = machine.placed(ranks)
         return fitting(network, ranks, mini, here, replace(job, backward_cuts=cuts, **changes), memory_of(job, here))
 
-    if not speaks():
-        return
     from rich.console import Console
-    console = Console()
-    console = Console(width=max(console.width, 150))
+    watched = terminal() is not None
+    console = Console(width=max(Console().width, 150), force_terminal=watched, no_color=not watched)
     if args.sweep:
         plans = {n: find(n) for n in span(args.sweep)}
         console.print(comparison({str(n): lambda plan=plan: plan for n, plan in plans.items()}, 'ranks'))
@@ -101,15 +107,10 @@ def run(args):
         console.print('Rates were measured here; between ranks 1 Gbit/s Ethernet is assumed. --machine FILE takes others.', style='dim')
 
 
-def speaks():
-    """Whether this process prints: under a launcher every rank plans alike, one tells."""
-    return all(os.environ.get(name, '0') == '0' for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK', 'PMIX_RANK', 'SLURM_PROCID'))
-
-
 def span(text):
     """Rank counts of 'ranks=1..16' or '1..16'; beyond 16 in growing steps."""
     first, dots, last = text.removeprefix('ranks=').partition('..')
-    if not (dots and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+    if not (dots and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
         raise JobError(f'--sweep {text}: expected ranks=FIRST..LAST')
     first, last = int(first), int(last)
     found = [n for n in range(first, last + 1) if n <= 16 or n % (1 << (n - 1).bit_length() - 4) == 0]
@@ -149,6 +150,6 @@ def machine_of(job, network, batch):
 
 
 def positive(text):
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise JobError(f'--ranks {text}: expected a whole number of at least 1')
     return int(text)

@@ -102,11 +102,14 @@ def test_threads_of_a_job_file(tmp_path):
     assert main.thread_environment(['train', str(tmp_path / 'a.toml')], {}) >= 1
 
 
+PLAN = ['plan', '--cfg', ROOT / 'jobs/reference.cfg', '--batch', '1', '--ranks', '6', '--machine', ROOT / 'hostfiles/pi4-1gbit.json']
+
+
 @pytest.mark.parametrize('words, said', [(['--help'], 'usage: mpi-ftp VERB'), (['--version'], 'mpi-ftp 0'), (['train', '--help'], 'usage: mpi-ftp train'),
-                                         (['accuracy', '--list'], '  1 1 yolov2 608')])
+                                         (['accuracy', '--list'], '  1 1 yolov2 608'), (PLAN, '6 ranks, 1 picture at a time'), (PLAN, 'MiB on rank')])
 def test_one_of_several_ranks_speaks(words, said):
-    done = subprocess.run(under_mpirun(2, sys.executable, '-m', 'mpi_ftp', *words), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout.count(said) == 1, done.stdout + done.stderr
+    done = subprocess.run(under_mpirun(2, sys.executable, '-m', 'mpi_ftp', *map(str, words)), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.count(said) == 1 and '\x1b' not in done.stdout, done.stdout + done.stderr
 
 
 def test_all_is_well_under_mpirun(tmp_path):
