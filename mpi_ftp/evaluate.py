@@ -6,10 +6,11 @@ from .augment import Options
 from .session import Feed
 
 
-def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005, nms=.45):
+def evaluate(world, model, path, split, reader='all', progress=lambda share: None, thresh=.005, nms=.45):
     """The metrics.Precision (detectors) or metrics.Accuracy (classifiers) of an inference Model on rank 0, None elsewhere.
 
     Pictures are letterboxed (classified ones: resized and cropped) as Darknet does; boxes are compared in the original picture, with all that it holds.
+    progress: called with the share of the pictures that is done.
     """
     network, plan = model.network, model.plan
     detector = network.heads[-1].kind != 'softmax'
@@ -34,8 +35,7 @@ def evaluate(world, model, path, split, reader='all', progress=None, thresh=.005
                         found.append(rows[slot])
                         truths.append(truth[slot])
             done += int((ids >= 0).sum())
-            if progress:
-                progress(done, feed.samples)
+            progress(done / feed.samples)
         classes = feed.classes
     if world.rank:
         return None

@@ -20,6 +20,7 @@ from .region import Region
 from .replan import GAIN, drift
 from .search import find_plan
 from .subtiles import with_parts
+from .telling import telling
 
 LEAST_ROOM = 4 << 20        # bytes that it takes to measure anything
 UNLIMITED = 1 << 62
@@ -51,7 +52,8 @@ def plan_run(world, network, batch, job, course=Course()):
     machine = known_machine(world, network, batch, job, room)
     machine = replace(machine, base=world.maximum(resident()), peak=world.maximum(peak()), picture=machine.picture or world.maximum(picture_seconds()))
     kernels.set_rates(machine.algorithms)
-    return world.from_first(lambda: fitting(network, world.size, batch, machine, job, memory, course)), machine
+    with telling('planning', world.rank == 0):
+        return world.from_first(lambda: fitting(network, world.size, batch, machine, job, memory, course)), machine
 
 
 def plan_again(world, network, batch, job, plan, machine, watch, course=Course()):
@@ -74,18 +76,24 @@ def plan_again(world, network, batch, job, plan, machine, watch, course=Course()
 def known_machine(world, network, batch, job, room):
     """The job's machine file, measured and written again where it belongs to another processor, library or number of threads; else measured (collective)."""
     if not job.machine:
-        return measure(world, network, batch, room=room).sending(job.halos, job.gradients)
+        return measured(world, network, batch, room).sending(job.halos, job.gradients)
     machine = world.from_first(lambda: read_machine(job.machine))          # which other hosts need not have
     if not machine.signature and world.rank == 0:
         print(f'{job.machine} was not measured on these ranks ({machine.note or "nor does it say where"}): `mpi-ftp profile` measures them', flush=True)
     if machine.signature and world.broadcast(machine.signature != signature()):
         if world.rank == 0:
             print(f'{job.machine} was measured on {machine.signature}, this is {signature()}: measuring again', flush=True)
-        machine = measure(world, network, batch, room=room)
+        machine = measured(world, network, batch, room)
         if world.rank == 0:
             write_machine(job.machine, machine)
         world.barrier()
     return machine.sending(job.halos, job.gradients)
+
+
+def measured(world, network, batch, room=None):
+    """The Machine of the ranks at hand (collective)."""
+    with telling('measuring layers and links', world.rank == 0) as tell:
+        return measure(world, network, batch, room=room, progress=tell)
 
 
 def picture_seconds(side=256):

@@ -1,5 +1,4 @@
 """The verb `profile`: measure the hosts and links at hand, under mpirun, and write what `--machine` reads."""
-from contextlib import contextmanager
 from dataclasses import replace
 
 from . import comm
@@ -11,8 +10,8 @@ from .measuring import measure
 from .network import read_network
 from .planning import mini_batch, picture_seconds
 from .profile_table import show
-from .runfolder import terminal
 from .session import load_kernels
+from .telling import telling
 
 KEYS = 'cfg', 'batch', 'subdivisions', 'threads', 'winograd', 'ranks'
 
@@ -30,23 +29,9 @@ def run(args):
         check_writable(args.output)
     network = read_network(job.cfg)
     load_kernels(world, job, {})
-    with bar(world.rank) as progress:
-        machine = measure(world, network, mini_batch(network, job)[1], args.seconds, progress=progress, thorough=True)
+    with telling('measuring layers and links', world.rank == 0) as tell:
+        machine = measure(world, network, mini_batch(network, job)[1], args.seconds, progress=tell, thorough=True)
     machine = replace(machine, picture=world.maximum(picture_seconds()))
     if world.rank == 0:
         write_machine(args.output, machine)
         show(machine)
-
-
-@contextmanager
-def bar(rank):
-    """A function of the share that is done: a bar where somebody watches rank 0."""
-    screen = terminal() if rank == 0 else None
-    if screen is None:
-        yield lambda share: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-    with Progress(console=Console(file=screen, force_terminal=True), transient=True) as shown:
-        task = shown.add_task('measuring layers and links', total=1.0)
-        yield lambda share: shown.update(task, completed=share)

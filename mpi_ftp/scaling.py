@@ -21,6 +21,7 @@ from .plan import Plan
 from .plan_table import brief
 from .search import find_plan
 from .session import load_kernels, losses_of
+from .telling import telling
 
 KEYS = 'cfg', 'threads', 'winograd', 'machine', 'overlap', 'halos', 'gradients', 'deterministic'
 ROUNDS = 3                  # that plans take at least, however long they last
@@ -56,7 +57,7 @@ def run(args):
     load_kernels(world, job, losses_of(network))
     if world.rank == 0:
         print(f'{world.size} ranks, kernels are loaded', flush=True)
-    machine = world.from_first(lambda: read_machine(job.machine)) if job.machine else measure(world, network, max(args.batches), 4.0)
+    machine = world.from_first(lambda: read_machine(job.machine)) if job.machine else profile(world, network, max(args.batches))
     if args.profile and world.rank == 0:
         write_machine(args.profile, machine)
     machine = machine.sending(job.halos, job.gradients)
@@ -73,13 +74,20 @@ def run(args):
         def final(figures, by_name=by_name, entries=entries):
             return list(dict.fromkeys(entries + rivals.finalists(by_name, figures, args.finalists)))
 
-        figures = contest(world, network, list(dict.fromkeys(entries + rivalling)), machine, job, args.seconds, ROUNDS if rivalling else 1, ready,
-                          final if args.finalists else None)
+        with telling(f'batch {batch}: plans take turns', world.rank == 0):
+            figures = contest(world, network, list(dict.fromkeys(entries + rivalling)), machine, job, args.seconds, ROUNDS if rivalling else 1, ready,
+                              final if args.finalists else None)
         if world.rank == 0:
             rows += count_rows(entries, figures, machine) if entries else []
             plans += rivals.plan_rows(by_name, figures) if by_name else []
     if world.rank == 0:
         tell(args, rows, plans, machine)
+
+
+def profile(world, network, batch):
+    """The Machine of the ranks at hand (collective)."""
+    with telling('measuring layers and links', world.rank == 0) as tell:
+        return measure(world, network, batch, 4.0, progress=tell)
 
 
 def asked(args, size):
@@ -105,11 +113,12 @@ def asked(args, size):
 def plans_of(world, network, batch, counts, names, sweep, machine):
     """([Plan of each number of ranks], {name: Plan on all ranks, or why there is none}): found by rank 0, for all, while they sleep."""
     found = None
-    if world.rank == 0:
-        names = [*names, *(manual.sweep(network, world.size, batch) if sweep else [])]
-        by_name = manual.named(network, world.size, batch, few(machine, world.size), dict.fromkeys([*names, rivals.AUTO])) if names else {}
-        found = [find_plan(network, ranks, batch, few(machine, ranks)) for ranks in counts], by_name
-    world.rest()
+    with telling(f'batch {batch}: planning', world.rank == 0):
+        if world.rank == 0:
+            names = [*names, *(manual.sweep(network, world.size, batch) if sweep else [])]
+            by_name = manual.named(network, world.size, batch, few(machine, world.size), dict.fromkeys([*names, rivals.AUTO])) if names else {}
+            found = [find_plan(network, ranks, batch, few(machine, ranks)) for ranks in counts], by_name
+        world.rest()
     return world.broadcast(found)
 
 

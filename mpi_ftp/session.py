@@ -10,6 +10,7 @@ from .loader import Loader
 from .loss import RegionLoss, SoftmaxLoss, YoloLoss, prepare
 from .network import read_network
 from .pictures import Pictures
+from .telling import telling
 
 LOSSES = {'region': RegionLoss, 'yolo': YoloLoss, 'softmax': SoftmaxLoss}
 
@@ -39,11 +40,13 @@ def load_kernels(world, job, losses):
     The command line has put the number of threads, given or fair, into NUMBA_NUM_THREADS.
     """
     host, dtype = world.host_comm(), np.dtype(job.dtype)
-    for turn in (host.rank == 0, host.rank > 0):
-        if turn:
-            kernels.load(dtype)
-            prepare(list(losses.values()), dtype)
-        host.barrier()
+    with telling('preparing kernels, which each machine compiles once', world.rank == 0) as tell:
+        for turn in (host.rank == 0, host.rank > 0):
+            if turn:
+                kernels.load(dtype, lambda done, total: tell(done / total))
+                prepare(list(losses.values()), dtype)
+            host.barrier()
+        world.barrier()
     trim()
     kernels.set_threads(int(os.environ.get('NUMBA_NUM_THREADS', 1)), host.size)
     kernels.set_winograd(job.winograd)

@@ -13,12 +13,12 @@ from .errors import JobError, MemoryRefused, UsageError
 from .files import check_writable, replacing
 from .footprint import Course, Footprint
 from .machine import read_machine, write_machine
-from .measuring import measure
 from .network import read_network
 from .plan_table import plan_table
-from .planning import UNLIMITED, fitting, given, mini_batch
+from .planning import UNLIMITED, fitting, given, measured, mini_batch
 from .runfolder import terminal
 from .session import load_kernels, losses_of
+from .telling import telling
 
 KEYS = 'cfg', 'batch', 'subdivisions', 'grid', 'groups', 'layout', 'backward_cuts', 'recompute', 'memory', 'machine', 'threads', 'winograd', 'halos', 'gradients'
 SUFFIXES = '.png', '.svg', '.pdf'
@@ -74,7 +74,8 @@ def show(args):
 
     def find(ranks, network=network, machine=machine, cuts=job.backward_cuts, **changes):
         here = machine.placed(ranks)
-        return fitting(network, ranks, mini, here, replace(job, backward_cuts=cuts, **changes), memory_of(job, here))
+        with telling(f'planning {ranks} ranks'):
+            return fitting(network, ranks, mini, here, replace(job, backward_cuts=cuts, **changes), memory_of(job, here))
 
     from rich.console import Console
     watched = terminal() is not None
@@ -146,7 +147,7 @@ def machine_of(job, network, batch):
         return machine.sending(job.halos, job.gradients)
     import h5py  # noqa: F401  (a run has it in memory, too)
     load_kernels(Alone(), job, losses_of(network))
-    return measure(Alone(), network, batch).sending(job.halos, job.gradients)
+    return measured(Alone(), network, batch).sending(job.halos, job.gradients)
 
 
 def positive(text):

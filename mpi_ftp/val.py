@@ -10,6 +10,7 @@ from .footprint import EVALUATION
 from .job import from_arguments
 from .runfolder import show
 from .session import read_headed, splits_of
+from .telling import telling
 
 
 def add_arguments(parser):
@@ -28,8 +29,8 @@ def run(args):
         check_writable(args.json)
     splits_of(world, job, split, network)
     _, model = inference.start(network, job, job.batch or min(8, network.net.int('batch', 1, least=1)), weights_in=args.weights_in, beside=EVALUATION)
-    progress = Progress() if world.rank == 0 else None
-    result = evaluate(world, model, job.data, split, job.reader, progress, args.thresh, args.nms)
+    with telling(f'{split} of {Path(job.data).name}', world.rank == 0) as tell:
+        result = evaluate(world, model, job.data, split, job.reader, tell, args.thresh, args.nms)
     if world.rank:
         return
     show(result.table(f'{split} of {Path(job.data).name}'))
@@ -38,16 +39,3 @@ def run(args):
                   'thresh': args.thresh, 'nms': args.nms}
         with replacing(Path(args.json)) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + '\n')
-
-
-class Progress:
-    """A line every ten seconds."""
-
-    def __init__(self):
-        import time
-        self.clock, self.told = time.monotonic, time.monotonic()
-
-    def __call__(self, done, total):
-        if self.clock() - self.told > 10:
-            self.told = self.clock()
-            print(f'{done}/{total} pictures', flush=True)

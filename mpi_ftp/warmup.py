@@ -8,8 +8,8 @@ from .job import add_arguments as add_keys
 from .job import from_arguments
 from .loss import RegionLoss, SoftmaxLoss, YoloLoss, prepare
 from .network import read_network
-from .runfolder import terminal
 from .session import losses_of
+from .telling import telling
 
 
 def add_arguments(parser):
@@ -29,16 +29,9 @@ def run(args):
     losses = list(losses_of(read_network(job.cfg)).values()) if job.cfg else any_losses()
     host, begun = world.host_comm(), time.perf_counter()
     if host.rank == 0:
-        screen = terminal() if world.rank == 0 else None
-        if screen is None:
-            kernels.load(np.dtype(job.dtype))
-        else:
-            from rich.console import Console
-            from rich.progress import Progress
-            with Progress(console=Console(file=screen, force_terminal=True)) as bar:
-                task = bar.add_task('compiling', total=None)
-                kernels.load(np.dtype(job.dtype), lambda done, total: bar.update(task, completed=done, total=total))
-        prepare(losses, np.dtype(job.dtype))
+        with telling('compiling kernels', world.rank == 0) as tell:
+            kernels.load(np.dtype(job.dtype), lambda done, total: tell(done / total))
+            prepare(losses, np.dtype(job.dtype))
     times = world.gather((host.rank, world.host, time.perf_counter() - begun))
     if world.rank == 0:
         for rank, name, seconds in times:
