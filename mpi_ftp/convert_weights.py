@@ -1,6 +1,8 @@
 """The verb `weights`: lists, cuts off and converts weights between Darknet's .weights, checkpoints (.h5) and numpy's .npz.
 
 In checkpoints and .npz files a tensor is called LAYER/NAME, such as 0/filters, in plain order: filters (F, C/groups, K, K).
+What is cut off has seen no pictures, as after Darknet's `partial`: Darknet goes on with its learning rate where that number says, and would find its
+max_batches long done.
 """
 from pathlib import Path
 
@@ -89,16 +91,17 @@ def _convert(args):
         listing(source, layers)
         return
     last = layers[-1].index + 1 if layers else 0
+    seen = source.seen if args.layers is None else 0
     missing = [layer.name for layer in network.layers[:last] if layer.tensors and layer.index not in source]
     if missing:
         raise WeightsError(f'{args.source} has no tensors of {missing[0]}, but of later layers; a {suffix} file cannot say so')
     if suffix == '.npz':
         arrays = {f'{layer.index}/{name}': source.read(layer.index, name) for layer in layers for name, _ in layer.tensors}
         with replacing(args.out) as temporary, open(temporary, 'wb') as file:
-            np.savez(file, seen=source.seen, **arrays)
+            np.savez(file, seen=seen, **arrays)
     else:
-        weights.write(args.out, network, source.seen, slices_of(network, source), args.layers if args.layers is not None else last)
-    print(f'{args.out}: {sum(weights.numbers(layer.tensors) for layer in layers)} numbers of {len(layers)} layers, {source.seen} pictures seen')
+        weights.write(args.out, network, seen, slices_of(network, source), args.layers if args.layers is not None else last)
+    print(f'{args.out}: {sum(weights.numbers(layer.tensors) for layer in layers)} numbers of {len(layers)} layers, {seen} pictures seen')
 
 
 def slices_of(network, source):

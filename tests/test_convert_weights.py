@@ -66,7 +66,17 @@ def test_cut_off_and_list(files, tmp_path, capsys):
     capsys.readouterr()
     verb('--cfg', cfg, tmp_path / 'e.weights')
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith('55 pictures seen') and len(lines) == 6 and lines[5].split()[:4] == ['0', 'convolutional', 'filters', '4x3x3x3']
+    assert lines[0].endswith(' 0 pictures seen') and len(lines) == 6 and lines[5].split()[:4] == ['0', 'convolutional', 'filters', '4x3x3x3']
+
+
+def test_what_is_cut_off_has_seen_nothing(files, tmp_path):
+    """As after Darknet's `partial`, whose learning rate would otherwise go on where that of the whole network ended."""
+    cfg, tensors, path = files
+    verb('--cfg', cfg, path, tmp_path / 'f.weights', '--layers', 3)
+    assert (tmp_path / 'f.weights').read_bytes() == path.read_bytes()[:12] + bytes(8) + path.read_bytes()[20:]
+    verb('--cfg', cfg, path, tmp_path / 'f.npz', '--layers', 1)
+    with np.load(tmp_path / 'f.npz') as arrays:
+        assert arrays['seen'] == 0
 
 
 def test_refused(files, tmp_path):
