@@ -25,7 +25,7 @@ class Job:
     """The resolved description of a run; None where [net] or the program decides."""
     cfg: Path = key(PATH, 'network, a Darknet .cfg')
     data: Path = key(PATH, 'data set, HDF5 as written by `mpi-ftp convert`')
-    weights: Path = key(PATH, 'Darknet .weights to begin with, full or cut off (default: random from the seed)')
+    weights: Path = key(PATH, 'Darknet .weights to begin with, full or cut off, at iteration 1 (default: random from the seed)')
     run: Path = key(PATH, 'folder for everything the run writes (default: runs/ and the name of the job or the network)')
     resume: bool = key(FLAG, 'go on from the checkpoint in the run folder', False)
     split: str = key(WORD, 'split that is trained on', 'train')

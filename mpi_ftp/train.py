@@ -120,8 +120,8 @@ class Trainer:
         if self.job.weights:
             weights = WeightsSource(self.job.weights, self.world, self.network)
             weights.fill(parameters)
-            self.folder.log(f'{self.job.weights}: weights of {len(weights.covered)} layers')
-            return 0, weights.seen, (0, 0)
+            before = f'; the {weights.seen} pictures they have seen count no more, as after Darknet\'s -clear' if weights.seen else ''
+            self.folder.log(f'{self.job.weights}: weights of {len(weights.covered)} layers{before}')
         return 0, 0, (0, 0)
 
     def iterations(self, samples):

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -62,6 +63,18 @@ def test_resuming_changes_nothing_on_the_same_and_on_other_ranks(place, alone):
     assert (place / 'halves' / 'last.weights').read_bytes() == (alone / 'last.weights').read_bytes()
     verb(*training(place, 'elsewhere', '--resume', '--grid', '3x1', '--groups', 'fused', '--threads', '1'), ranks=3)
     same_run(place / 'elsewhere', alone, 1e-12)
+
+
+def test_weights_to_begin_with_bring_no_count_of_pictures(place, alone, tmp_path):
+    """The learning rate begins anew, so does all that goes by pictures seen: [region]'s pull, epochs, the header of what is written."""
+    given = tmp_path / 'many.weights'
+    plain = (alone / 'last.weights').read_bytes()
+    for seen in 0, 2 ** 40:
+        given.write_bytes(plain[:12] + struct.pack('<q', seen) + plain[20:])
+        verb(*training(place, tmp_path / str(seen), '--weights', given, '--iterations', '1'))
+    one, other = ((tmp_path / str(seen) / 'last.weights').read_bytes() for seen in (0, 2 ** 40))
+    assert one == other and struct.unpack('<q', one[12:20]) == (2,) and losses(tmp_path / '0') == losses(tmp_path / str(2 ** 40))
+    assert f'the {2 ** 40} pictures they have seen count no more' in (tmp_path / str(2 ** 40) / 'log.txt').read_text()
 
 
 @pytest.mark.parametrize('output', ['| head -1', '>&-', '2>&1 >&- | head -0'])
