@@ -43,14 +43,14 @@ KEYS = {kind: frozenset(keys.split()) | (frozenset(COMMON.split()) if kind != 'n
 
 # keys without effect on what is trained here: read, kept when written back, listed by `ignored`
 CROPS = frozenset('angle aspect min_crop max_crop min_ratio max_ratio center'.split())        # of [net]: for [softmax], which looks at crops
-IGNORED = {'net': frozenset('notruth B1 B2 eps'.split()),
+IGNORED = {'net': frozenset('inputs notruth B1 B2 eps'.split()),
            'region': frozenset('log sqrt classfix absolute mask_scale random'.split()), 'yolo': frozenset(['random']),
-           'crop': frozenset('angle saturation exposure'.split())}
+           'crop': frozenset('angle saturation exposure shift'.split()), 'cost': frozenset(['type'])}
 
 # keys that change the mathematics in ways not trained here: accepted with their neutral value alone
 NEUTRAL = {'net': {'adam': 0, 'time_steps': 1, 'random': 0, 'clip': 0}, 'convolutional': {'binary': 0, 'xnor': 0, 'flipped': 0, 'dot': 0},
            'region': {'tree': None, 'map': None, 'background': 0}, 'yolo': {'map': None}, 'softmax': {'tree': None},
-           'reorg': {'flatten': 0, 'extra': 0}}
+           'reorg': {'flatten': 0, 'extra': 0}, 'cost': {'scale': 1, 'ratio': 0, 'noobj': 1, 'thresh': 0}}
 NEUTRAL_COMMON = {'numload': 0, 'dontloadscales': 0, 'smooth': 0, 'learning_rate': 1, 'stopbackward': 0, 'onlyforward': 0, 'truth': 0}
 
 

@@ -77,7 +77,8 @@ def read_network(path, width=None, height=None):
     layers = []
     for index, section in enumerate(sections[1:]):
         if section.kind == 'cost' and index == len(sections) - 2 and layers and layers[-1].is_head:
-            break                                   # [cost] after [softmax] repeats what the head does
+            section.choice('type', ('sse',), 'sse')
+            break                                   # from when [softmax] had no gradient of its own; Darknet now adds both, twice the same
         try:
             layer = build(index, section, layers, shape)
         except CfgError as error:

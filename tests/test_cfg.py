@@ -91,6 +91,14 @@ def test_neutral_and_ignored_keys():
     classifier = cfg.parse('[net]\nangle=7\nnotruth=1\n[softmax]\n[cost]\n', 'x.cfg')
     assert cfg.ignored(classifier) == ['x.cfg:3: [net] notruth=1']             # its crops are turned
     assert cfg.ignored(cfg.parse('[net]\n[region]\nabsolute=1\nnum=5\n', 'x.cfg')) == ['x.cfg:3: [region] absolute=1']
+    rare = cfg.parse('[net]\ninputs=9\n[crop]\nshift=.2\n[softmax]\n[cost]\nscale=1\nratio=0\nnoobj=1\nthresh=0\ntype=sse\n', 'x.cfg')
+    assert [line.split(': ')[1] for line in cfg.ignored(rare)] == ['[net] inputs=9', '[crop] shift=.2', '[cost] type=sse']
+
+
+@pytest.mark.parametrize('key', ['scale=2', 'ratio=.5', 'noobj=0', 'thresh=.1'])
+def test_costs_that_are_not_trained_are_refused(key):
+    with pytest.raises(CfgError, match=f'{key}: not trained here; leave the key out or set it to'):
+        cfg.parse(f'[net]\n[softmax]\n[cost]\n{key}\n')
 
 
 def test_missing_and_binary_files(tmp_path):

@@ -55,6 +55,7 @@ def test_tensors_are_in_file_order(tmp_path):
     (conv(16, more='groups=5\n'), 'do not divide into groups=5'),
     (conv(16, a='leeky'), 'leaky'),
     ('[convolution]\nfilters=3\n', 'convolutional'),
+    (conv(16) + '[softmax]\n[cost]\ntype=smooth\n', 'type=smooth: expected one of sse'),
     ('', 'at least one layer'),
 ])
 def test_what_is_wrong_is_said_in_one_sentence(text, said, tmp_path):
