@@ -14,7 +14,7 @@ def test_shapes_follow_darknets_rules(tmp_path):
     assert shapes(tmp_path, conv(20, k=3, s=2)) == [(20, 7, 9)]
     assert shapes(tmp_path, conv(20, k=3, p=0)) == [(20, 11, 15)]
     assert shapes(tmp_path, conv(20, k=5, s=3, p=0, more='padding=1\n')) == [(20, 4, 5)]
-    assert shapes(tmp_path, conv(8, k=3, more='dilation=2\n')) == [(8, 13, 17)]
+    assert shapes(tmp_path, conv(8, k=3, more='dilation=2\n')) == shapes(tmp_path, conv(8, k=3, p=0, more='padding=1\ndilation=2\n')) == [(8, 13, 17)]
     # a max-pool of size 2 and stride 2 pads one pixel at the end; of stride 1 it keeps the size
     assert shapes(tmp_path, conv(16) + '[maxpool]\nsize=2\nstride=2\n[maxpool]\nsize=2\nstride=1\n') == [(16, 13, 17), (16, 7, 9), (16, 7, 9)]
     assert shapes(tmp_path, conv(16) + '[maxpool]\nsize=3\nstride=2\npadding=0\n')[-1] == (16, 6, 8)

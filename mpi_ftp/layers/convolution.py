@@ -117,9 +117,7 @@ def from_section(index, source, in_shape, section):
     """A convolutional layer from its .cfg section, with Darknet's defaults."""
     size, stride, dilation = (section.int(key, 1, least=1) for key in ('size', 'stride', 'dilation'))
     pad = size // 2 if section.flag('pad') else section.int('padding', 0, least=0)
-    if section.flag('pad') and dilation > 1:
-        pad = dilation * (size // 2)
-    window = Window(size, stride, pad, dilation)
+    window = Window(size, stride, dilation * pad, dilation)         # Darknet's padding counts taps
     return Convolution(index, source, in_shape, section.int('filters', 1, least=1), window, window, section.int('groups', 1, least=1),
                        section.choice('activation', ACTIVATIONS, 'logistic'), section.flag('batch_normalize'), section)
 
