@@ -64,11 +64,12 @@ def run(args):
 
 
 def names_of(path, head):
-    """The class names of a file, none without one. Raises DataError unless there is one for each class of the head."""
-    names = read_lines(path) if path else []
-    if path and len(names) != classes_of(head):
-        raise DataError(f'{path} has {len(names)} class names, but {head.name} tells {classes_of(head)} classes apart')
-    return names
+    """The class names of a file, none without one. Raises DataError unless there is one for each class of the head. A classifier takes the first of a longer
+    list, as Darknet does: its own lists name 21,842 classes of ImageNet, of which its networks tell the first 1000 apart."""
+    names, count = read_lines(path) if path else [], classes_of(head)
+    if path and (len(names) < count or len(names) > count and head.kind != 'softmax'):
+        raise DataError(f'{path} has {len(names)} class names, but {head.name} tells {count} classes apart')
+    return names[:count]
 
 
 def loaded(world, image):
