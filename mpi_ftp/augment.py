@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .chance import Chance
+from .chance import Chance, shuffled
 from .errors import CfgError
 
 ANYWHERE = (-math.inf, -math.inf, math.inf, math.inf)
@@ -67,7 +67,7 @@ class Draw:
     """How a sample becomes the input: where each pixel comes from, its colours, and where its boxes go.
 
     `affine`, `window`, `bounds`: see kernels/image.py, `sample`. A box edge at x (fraction of the picture) lands at
-    x * scale[0] - shift[0] (fraction of the input), before the flip.
+    x * scale[0] - shift[0] (fraction of the input), before the flip. order: of the boxes, a number (None: as they are).
     """
     affine: tuple
     window: tuple
@@ -79,6 +79,7 @@ class Draw:
     exposure: float = 1.
     scale: tuple = field(default=(1., 1.))
     shift: tuple = field(default=(0., 0.))
+    order: int | None = None
 
     def boxes(self, boxes):
         """(k, 5) boxes of the picture as boxes of the input: clipped, dropped when under 0.001 wide or high.
@@ -111,7 +112,7 @@ def draw(seed, epoch, sample, options, size, net_size):
     colours = dict(hue=chance.uniform(-options.hue, options.hue), saturation=chance.factor(options.saturation),
                    exposure=chance.factor(options.exposure), flip=chance.coin() and options.flip)
     if options.task == 'detect':
-        return _jittered(chance, options, size, net_size, colours)
+        return _jittered(chance, options, size, net_size, {**colours, 'order': Chance(seed, epoch, sample, 1).integer(0, 2 ** 32)})
     if options.center:
         return square_crop(size, net_size, **colours)
     return _cropped(chance, options, size, net_size, colours)
@@ -210,8 +211,14 @@ def input_tile(out, pictures, i, draw, region, net_h, net_w):
 
 
 def truths(pictures, i, draw, options):
-    """What the loss compares with: boxes (k, 5) of the input for a detector, the class number for a classifier."""
-    return draw.boxes(pictures.boxes(i)) if options.task == 'detect' else pictures.label(i)
+    """What the loss compares with: boxes (k, 5) of the input for a detector, the class number for a classifier.
+
+    Boxes come in an order that is drawn (randomize_boxes): a head looks at its first `max` only, and the last one in a cell's anchor decides.
+    """
+    if options.task != 'detect':
+        return pictures.label(i)
+    boxes = draw.boxes(pictures.boxes(i))
+    return boxes if draw.order is None else boxes[shuffled(len(boxes), draw.order, 0)]
 
 
 def _source(draw, region, net_h, net_w, height, width):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from input_tiles import CLASSIFY, DETECT, picture, tile
-from mpi_ftp.augment import Draw, centre_crop, draw, letterbox, truths
+from mpi_ftp.augment import Draw, Options, centre_crop, draw, letterbox, truths
 from mpi_ftp.pictures import Loose
 
 
@@ -71,3 +71,18 @@ def test_truths_of_either_task():
     known, drawn = Known([picture(8, 8)]), letterbox((8, 8), (8, 8))
     assert truths(known, 0, drawn, CLASSIFY) == 7
     assert np.allclose(truths(known, 0, drawn, DETECT), [[1, .5, .5, .5, .5]])
+
+
+def test_boxes_come_in_another_order_every_epoch():
+    """A head looks at its first 30 or so: each box is among them some time, and every rank draws the same."""
+    class Crowded(Loose):
+        def boxes(self, i):
+            return np.column_stack([np.arange(40), np.full((40, 2), .5), np.full((40, 2), .2)])
+    known = Crowded([picture(8, 8)])
+
+    def classes(epoch, options=Options(jitter=0)):
+        return truths(known, 0, draw(1, epoch, 0, options, (8, 8), (8, 8)), options)[:, 0].astype(int).tolist()
+    orders = [classes(epoch) for epoch in range(12)]
+    assert all(sorted(order) == list(range(40)) for order in orders) and len(set(map(tuple, orders))) == 12 and classes(3) == orders[3]
+    assert set().union(*(order[:30] for order in orders)) == set(range(40))
+    assert classes(3, Options(augment=False)) == list(range(40))
