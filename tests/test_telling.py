@@ -16,7 +16,7 @@ def hasty(monkeypatch):
 
 def wait_for(text, stream):
     """Until the stream has been told this; all it was told."""
-    seen, end = '', time.monotonic() + 10
+    seen, end = '', time.monotonic() + 60
     while text not in seen and time.monotonic() < end:
         time.sleep(.01)
         seen += stream()
