@@ -6,8 +6,10 @@ pieces of tensors as they arrive, whoever reads asks for rows of a tensor.
 import json
 from pathlib import Path
 
+import numpy as np
+
 from .errors import WeightsError
-from .files import reason, replacing
+from .files import DAMAGED, reason, replacing
 
 FORMAT = 1
 
@@ -42,7 +44,8 @@ def save(path, tensors, meta):
             if written != shape[0]:
                 raise ValueError(f'{name} of shape {shape} came with {written} rows')
         for key, value in {**meta, 'format': FORMAT, 'versions': versions()}.items():
-            file.create_dataset(f'meta/{key}', data=json.dumps(value, default=as_json))
+            # of a fixed length: the others lie in a heap of HDF5's, in which it goes round for ever where a block of the file is lost
+            file.create_dataset(f'meta/{key}', data=np.bytes_(json.dumps(value, default=as_json)))
 
 
 def as_json(value):
@@ -58,7 +61,7 @@ class Checkpoint:
 
     def __init__(self, path):
         import h5py
-        self.path = path
+        self.path, self.shapes = path, {}
         try:
             # nobody writes into a finished checkpoint, so no locks: they fail on network file systems
             self.file = h5py.File(path, 'r', locking=False)
@@ -68,15 +71,19 @@ class Checkpoint:
             raise WeightsError(f'{path} is not a readable checkpoint: {reason(error)}') from None
         try:
             self.meta = {key: json.loads(text[()]) for key, text in self.file['meta'].items()}
-            tensors = self.file['tensors']
-        except (KeyError, ValueError, AttributeError):
+            newer = self.meta.get('format', 0) > FORMAT
+            self.file['tensors'].visititems(self._tensor)
+        except DAMAGED as error:
             self.close()
-            raise WeightsError(f'{path} is an HDF5 file but no checkpoint of mpi_ftp') from None
-        if self.meta.get('format', 0) > FORMAT:
+            raise WeightsError(f'{path} is an HDF5 file but no checkpoint of mpi_ftp, or damaged: {reason(error)}') from None
+        if newer:
             self.close()
             raise WeightsError(f'{path} has checkpoint format {self.meta["format"]}; this program reads up to {FORMAT}, use a newer one')
-        self.shapes = {}
-        tensors.visititems(lambda name, node: self.shapes.update({name: node.shape}) if isinstance(node, h5py.Dataset) else None)
+
+    def _tensor(self, name, node):
+        """Note the shape of an array of numbers."""
+        if getattr(node, 'dtype', None) is not None and node.dtype.kind == 'f':
+            self.shapes[name] = node.shape
 
     def __enter__(self):
         return self
@@ -94,5 +101,8 @@ class Checkpoint:
         """Rows [first, last) of a tensor's first axis; only these are read from the disk. WeightsError if there is no such tensor."""
         if name not in self.shapes:
             raise WeightsError(f'the checkpoint {self.path} has no tensor "{name}"; was it made with another network?')
-        tensor = self.file['tensors'][name]
-        return tensor[first:last] if tensor.shape else tensor[()]
+        try:
+            tensor = self.file['tensors'][name]
+            return tensor[first:last] if tensor.shape else tensor[()]
+        except DAMAGED as error:
+            raise WeightsError(f'{self.path}: tensor "{name}" cannot be read: {reason(error)}') from None

@@ -11,7 +11,8 @@ from pathlib import Path
 from .errors import JobError
 
 
-UNREADABLE = OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error        # what numpy.load raises for files that are no arrays
+DAMAGED = OSError, RuntimeError, KeyError, IndexError, ValueError, TypeError, AttributeError         # what h5py raises inside files with wrong bytes
+UNREADABLE = OSError, ValueError, TypeError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error        # what numpy.load raises for files that are no arrays
 
 
 def reason(error):

@@ -3,6 +3,8 @@
 Rank 0 reads and writes, so that a file need only be on its host: it sends slices to those who hold their rows, and receives them from their owners.
 Knows ranks and parameters, not what a file looks like.
 """
+import json
+
 import numpy as np
 
 from . import checkpoint, weights
@@ -11,6 +13,7 @@ from .errors import WeightsError
 from .parameters import TRAINED, cut_rows
 
 TAG = 32000                 # of slices; exchanges count from 1
+PLACE = {'iteration': int, 'seen': int, 'seed': int, 'loader': list}        # where a run stood, in the meta of its checkpoint
 
 
 def owners(spans):
@@ -74,12 +77,16 @@ def send(mine):
 
 def load_checkpoint(path, world, parameters):
     """Fill weights, statistics and momentum on all ranks from a file that rank 0 reads; returns the checkpoint's meta (collective). Raises WeightsError where
-    it is of another network."""
+    it is of another network or does not say where its run stood."""
     saved = None
 
     def look():
         nonlocal saved
         saved = checkpoint.Checkpoint(path)
+        for name, kind in PLACE.items():
+            found = saved.meta.get(name)
+            if type(found) is not kind or kind is int and found < 0 or kind is list and [type(number) for number in found] != [int, int]:
+                raise WeightsError(f'{path} does not say where its run stood: {name} is {json.dumps(found)}')
         for layer, name, shape, key, _ in states(parameters):
             found = saved.shapes.get(key, tuple(shape))          # of a missing one tells `read`
             if found != tuple(shape):

@@ -15,6 +15,7 @@ from mpi_ftp.region import balanced
 from mpi_ftp.saving import WeightsSource, load_checkpoint, owners, save_checkpoint, save_weights
 
 TEXT = conv(40) + conv(72, k=1) + conv(20, bn=0, a='linear') + '[connected]\noutput=37\nactivation=linear\n[softmax]\n'
+META = {'iteration': 5, 'seen': 10, 'seed': 0, 'loader': [0, 4]}
 
 
 def test_rows_are_cut_in_blocks():
@@ -57,8 +58,17 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     for name, width in ('a', 20), ('b', 24):
         (tmp_path / name).mkdir()
     mine, other = (filled(make_network(tmp_path / name, conv(width) + conv(8), 7, 9), alone, 1) for name, width in (('a', 20), ('b', 24)))
-    save_checkpoint(tmp_path / 'checkpoint.h5', alone, other, {})
+    save_checkpoint(tmp_path / 'checkpoint.h5', alone, other, META)
     with pytest.raises(WeightsError, match=r'checkpoint.h5: tensor 0/\w+ of layer 0 \[convolutional\] has shape \(24.*expected \(20.*another network'):
+        load_checkpoint(tmp_path / 'checkpoint.h5', alone, mine)
+
+
+@pytest.mark.parametrize('wrong', [{'iteration': 'five'}, {'iteration': -1}, {'iteration': 2.5}, {'seen': None}, {'loader': [0]}, {'loader': 'ab'}, {'seed': True}])
+def test_a_checkpoint_that_does_not_say_where_its_run_stood_is_refused(tmp_path, wrong):
+    alone = comm_module.Alone()
+    mine = filled(make_network(tmp_path, conv(20), 7, 9), alone, 1)
+    save_checkpoint(tmp_path / 'checkpoint.h5', alone, mine, {**META, **wrong})
+    with pytest.raises(WeightsError, match=f'checkpoint.h5 does not say where its run stood: {next(iter(wrong))} is '):
         load_checkpoint(tmp_path / 'checkpoint.h5', alone, mine)
 
 
@@ -68,7 +78,7 @@ def test_saved_by_any_number_of_ranks_and_read_back(tmp_path, monkeypatch):
     network = make_network(tmp_path, TEXT, 7, 9)
     monkeypatch.setattr(parameters_module, 'SLICE', 16 * 40 * 9 * 4 * 2)      # the widest layer takes several slices
     mine, truth = filled(network, comm, 1), filled(network, alone, 1)
-    save_checkpoint(tmp_path / 'many.h5', comm, mine, {'iteration': 5})
+    save_checkpoint(tmp_path / 'many.h5', comm, mine, META)
     save_weights(tmp_path / 'many.weights', comm, mine, 99)
     if comm.rank == 0:
         save_weights(tmp_path / 'one.weights', alone, truth, 99)
@@ -105,9 +115,9 @@ def test_no_rank_holds_a_tensor_of_which_it_computes_a_part(tmp_path):
     network = make_network(tmp_path, conv(16) + conv(512, k=3) + conv(640, k=3) + conv(18, k=1, a='linear', bn=0) + '[softmax]\n', 3, 3)
     parameters = filled(network, comm, 1)
     assert parameters.nbytes < 3 * (16 << 20)
-    save_checkpoint(tmp_path / 'warm.h5', comm, parameters, {})
+    save_checkpoint(tmp_path / 'warm.h5', comm, parameters, META)
     tracemalloc.start()
-    save_checkpoint(tmp_path / 'a.h5', comm, parameters, {})
+    save_checkpoint(tmp_path / 'a.h5', comm, parameters, META)
     save_weights(tmp_path / 'a.weights', comm, parameters, 1)
     load_checkpoint(tmp_path / 'a.h5', comm, parameters)
     peak = tracemalloc.get_traced_memory()[1]
