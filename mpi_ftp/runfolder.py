@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import JobError
-from .files import remains, replacing
+from .files import reason, remains, replacing
 from .launcher import launched
 
 
@@ -64,10 +64,10 @@ class RunFolder:
     def begin_metrics(self, columns, iteration=0):
         """Open metrics.csv with these columns, `iteration` among them; rows after `iteration` are dropped, so that resuming leaves no trace."""
         (self.path / 'finished').unlink(missing_ok=True)
-        path, kept = self.path / 'metrics.csv', []
-        if iteration and path.exists():
-            with open(path, newline='') as file:
-                kept = [row for row in csv.DictReader(file) if (row.get('iteration') or '').isdigit() and int(row['iteration']) <= iteration]
+        path = self.path / 'metrics.csv'
+        kept = [row for number, row in sorted(rows(path).items()) if number <= iteration] if path.exists() else []
+        if len(kept) < iteration:
+            self.log(f'{path} lacks {iteration - len(kept)} of the {iteration} iterations before the checkpoint')
         with replacing(path) as temporary, open(temporary, 'w', newline='') as file:
             writer = csv.DictWriter(file, columns, extrasaction='ignore', lineterminator='\n')
             writer.writeheader()
@@ -79,6 +79,14 @@ class RunFolder:
         """Append one row to metrics.csv; it is in the file when this returns. Floats keep nine digits, the loss fifteen."""
         self.metrics.writerow({key: f'{value:.{15 if key == "loss" else 9}g}' if isinstance(value, float) else value for key, value in values.items()})
         self.metrics_file.flush()
+
+    def settle(self):
+        """Bring the rows to the disk: a checkpoint that outlives a power cut then finds all that were before it."""
+        os.fsync(self.metrics_file.fileno())
+
+    def curve(self):
+        """The rows so far."""
+        return list(rows(self.path / 'metrics.csv').values())
 
     def log(self, text):
         """A line for the terminal and, with the time, for log.txt."""
@@ -105,6 +113,23 @@ class RunFolder:
             self.metrics_file.close()
 
 
+def rows(path):
+    """{iteration: its last row} of a metrics.csv; what is not whole or not of numbers, as a power cut leaves it, does not count. Raises JobError."""
+    try:
+        names, *lines = [line.split(',') for line in path.read_text(errors='replace').splitlines()] or [[]]
+    except OSError as error:
+        raise JobError(f'cannot read {path}: {reason(error)}') from None
+    found = [dict(zip(names, line)) for line in lines if len(line) == len(names) and all(map(number, line))]
+    return {int(row['iteration']): row for row in found if row.get('iteration', '').isdecimal()}
+
+
+def number(text):
+    """Whether a field of metrics.csv is a number, or empty where there is none."""
+    with suppress(ValueError):
+        return not text or float(text) is not None
+    return False
+
+
 class Silent:
     """What the other ranks hold: the same verbs, no effect."""
     resumed, path, checkpoint, weights = False, None, None, None
@@ -112,7 +137,7 @@ class Silent:
     def _nothing(self, *args, **values):
         return self
 
-    write = write_json = begin_metrics = row = log = note = progress = finish = close = step = __enter__ = _nothing
+    write = write_json = begin_metrics = row = settle = log = note = progress = finish = close = step = __enter__ = _nothing
 
     def __exit__(self, *error):
         pass

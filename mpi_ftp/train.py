@@ -241,9 +241,10 @@ class Trainer:
         self.model.rest()
         if self.world.maximum(not np.isfinite(sum(array.sum(dtype=float) for array in parameters.state()))):
             raise Diverged(f'weights are no longer finite after iteration {self.iteration}; the checkpoint before it, if any, stays: try a smaller learning rate')
+        folder.settle()
         save_checkpoint(getattr(folder, 'checkpoint', None), self.world, parameters, meta)
         save_weights(getattr(folder, 'weights', None), self.world, parameters, self.seen)
         if self.world.rank == 0 and self.iteration:
-            plot_training(folder.path / 'training.png', folder.path / 'metrics.csv', self.job.cfg.stem)
+            plot_training(folder.path / 'training.png', folder.curve(), self.job.cfg.stem)
         trim()
         self.world.barrier()

@@ -62,7 +62,7 @@ def test_resuming_drops_rows_after_the_checkpoint(tmp_path):
     run = runfolder.open_run(tmp_path)
     run.begin_metrics(['iteration', 'loss', 'old'])
     for i in range(1, 6):
-        run.row(iteration=i, loss=float(i), old='x')
+        run.row(iteration=i, loss=float(i), old=7)
     run.close()
     with open(tmp_path / 'metrics.csv', 'a') as file:
         file.write('6,1')                                     # a row that a crash cut off
@@ -72,6 +72,29 @@ def test_resuming_drops_rows_after_the_checkpoint(tmp_path):
     run.row(iteration=4, loss=4.5, new=2)
     run.close()
     assert (tmp_path / 'metrics.csv').read_text().split() == ['iteration,loss,new', '1,1,', '2,2,', '3,3,', '4,4.5,2']
+
+
+@pytest.mark.parametrize('wrong, left', [(lambda rows: b''.join(rows[:2] + rows[3:]), '134'), (lambda rows: b''.join(rows[:3]) + bytes(40), '12'), (lambda rows: b'', ''),
+                                         (lambda rows: b''.join(rows + rows[2:4]), '1234'), (lambda rows: b''.join(rows).replace(b'3,3', b'3,3\xff'), '124'),
+                                         (lambda rows: b''.join(rows)[:-3], '123')])
+def test_rows_that_are_damaged_are_left_out_and_told(tmp_path, capsys, wrong, left):
+    run = runfolder.open_run(tmp_path)
+    run.begin_metrics(['iteration', 'loss', 'mAP50'])
+    for i in range(1, 5):
+        run.row(iteration=i, loss=float(i))
+    run.settle()
+    run.close()
+    path = tmp_path / 'metrics.csv'
+    path.write_bytes(wrong(path.read_bytes().splitlines(keepends=True)))
+    run.checkpoint.write_bytes(b'x')
+    run = runfolder.open_run(tmp_path, resume=True)
+    run.begin_metrics(['iteration', 'loss', 'mAP50'], iteration=4)
+    assert [row['iteration'] for row in run.curve()] == list(left)
+    assert capsys.readouterr().out == (f'{path} lacks {4 - len(left)} of the 4 iterations before the checkpoint\n' if len(left) < 4 else '')
+    path.unlink()
+    with pytest.raises(JobError, match='cannot read .*metrics.csv: No such file or directory'):
+        run.curve()
+    run.close()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
