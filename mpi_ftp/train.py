@@ -48,7 +48,7 @@ class Trainer:
         self.signals, self.dtype, self.told_dropped = Signals(), np.dtype(job.dtype), False
         self.stop = False           # asked by a signal on any rank
         self.network = network = read_headed(job.cfg, 'train for')
-        self.losses = losses_of(network)
+        self.losses, self.cfg = losses_of(network), job.cfg.read_text(encoding='utf-8')          # the file may change or go before the run ends
         self.batch, self.mini = mini_batch(network, job)
         schedule.from_net(network.net, job.learning_rate, self.iterations(samples=1))
         splits = splits_of(world, job, job.split, network)          # what is wrong with files is told before seconds are spent
@@ -236,7 +236,7 @@ class Trainer:
     def save(self):
         """Checkpoint, Darknet weights and the curve, each whole or not at all."""
         meta = {'iteration': self.iteration, 'seen': self.seen, 'loader': list(self.state), 'seed': self.job.seed, 'job': self.job.toml(),
-                'plan': self.plan.to_json(), 'cfg': self.job.cfg.read_text()}
+                'plan': self.plan.to_json(), 'cfg': self.cfg}
         folder, parameters = self.folder, self.model.parameters
         self.model.rest()
         if self.world.maximum(not np.isfinite(sum(array.sum(dtype=float) for array in parameters.state()))):

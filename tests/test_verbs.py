@@ -117,6 +117,24 @@ def test_usr1_leaves_a_checkpoint_and_killing_a_rank_loses_nothing_saved(place):
         assert len(losses(run)) == saved + 1
 
 
+def test_a_network_file_that_goes_while_its_run_trains_costs_nothing(place, tmp_path):
+    text = '# Größe\n' + (place / 'n.cfg').read_text()
+    (tmp_path / 'n.cfg').write_text(text, encoding='utf-8')
+    process = start(*training(place, tmp_path / 'run', '--cfg', tmp_path / 'n.cfg', '--iterations', '100000'))
+    limit = time.monotonic() + 60
+    while not (tmp_path / 'run' / 'metrics.csv').exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(.02)
+    (tmp_path / 'n.cfg').unlink()
+    process.send_signal(signal.SIGUSR1)
+    try:
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    with h5py.File(tmp_path / 'run' / 'checkpoint.h5') as file:
+        assert json.loads(file['meta/cfg'][()]) == text
+
+
 def test_a_loss_that_is_no_number_names_iteration_and_layer(place, tmp_path):
     more = ['--learning-rate', '1e200', '--iterations', '9', '--grid', '3x1', '--threads', '1']
     said = verb(*training(place, tmp_path / 'nan', *more), ranks=3, code=10)
