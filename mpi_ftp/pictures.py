@@ -18,7 +18,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from .errors import DataError, nearest
-from .files import reason, replacing
+from .files import DAMAGED, reason, replacing
+from .picture_checks import check
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
 CHUNK = 32
@@ -35,9 +36,10 @@ class Pictures:
         self._file = _open(self.path)
         try:
             self._load()
-        except (KeyError, OSError) as error:
+            check(len(self._pixels), self._pixels.shape[1:3], self._sizes, self._names, self._offsets, self._boxes, self._labels, self._splits, len(self.classes))
+        except DAMAGED as error:
             self._file.close()
-            raise DataError(f'{self.path}: damaged: {_words(error)}; convert it again') from error
+            raise DataError(f'{self.path}: damaged: {reason(error)}; convert it again') from error
 
     def _load(self):
         file = self._file
@@ -103,8 +105,8 @@ class Pictures:
         """uint8 (y1 - y0, x1 - x0, 3): rows y0 to y1 and columns x0 to x1, which must lie inside the picture."""
         try:
             return self._pixels[i, y0:y1, x0:x1]
-        except OSError as error:
-            raise DataError(f'{self.path}: picture {self.name(i)} cannot be read: {_words(error)}') from error
+        except DAMAGED as error:
+            raise DataError(f'{self.path}: picture {self.name(i)} cannot be read: {reason(error)}') from error
 
 
 class Loose:
@@ -210,7 +212,7 @@ def _picture(path):
     except UnidentifiedImageError:
         raise DataError(f'{_file(path)}: not a picture this program can read') from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f'{_file(path)}: cannot be decoded: {_words(error)}') from error
+        raise DataError(f'{_file(path)}: cannot be decoded: {reason(error)}') from error
 
 
 def _chunk(length):
@@ -227,9 +229,9 @@ def _open(path):
     try:
         # Readers never lock: the file may lie on NFS, and a finished file is never written again
         file = h5py.File(path, 'r', locking=False)
-    except OSError as error:
+        found, version = file.attrs.get('format'), file.attrs.get('version')
+    except DAMAGED as error:
         raise DataError(f'{path} cannot be opened: {reason(error)}') from error
-    found, version = file.attrs.get('format'), file.attrs.get('version')
     if found == FORMAT and version == VERSION:
         small = file.id.get_mdc_config()         # each node of the chunks' index takes ten times what HDF5 counts: 2 MiB become 20
         small.set_initial_size, small.initial_size, small.min_size, small.max_size = True, INDEX_BYTES, INDEX_BYTES, INDEX_BYTES
@@ -243,8 +245,3 @@ def _open(path):
 
 def _file(path):
     return path if isinstance(path, (str, os.PathLike)) else getattr(path, 'name', 'picture')
-
-
-def _words(error):
-    """An exception's text on one line."""
-    return ' '.join(str(error).split())

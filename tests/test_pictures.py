@@ -1,5 +1,6 @@
 """The picture file: what is written comes back, in pieces; padding is free; every cause of failure has its sentence."""
 import os
+import shutil
 import subprocess
 import sys
 
@@ -111,6 +112,11 @@ def test_each_cause_has_its_sentence(path, tmp_path):
     refused(tmp_path / 'other.h5', 'was not written by "mpi-ftp convert"')
     (tmp_path / 'cut.h5').write_bytes(path.read_bytes()[:20000])
     refused(tmp_path / 'cut.h5', r'cut.h5 cannot be opened: it is cut short, 20000 of \d+ bytes are there$')
+    for name, value in (('sizes', 1 << 20), ('offsets', 99), ('offsets', -1), ('boxes', np.nan), ('boxes', 7), ('splits/train', 99), ('names', b'\xff')):
+        shutil.copy(path, tmp_path / 'wrong.h5')
+        with h5py.File(tmp_path / 'wrong.h5', 'r+') as file:
+            file[name][:1] = value
+        refused(tmp_path / 'wrong.h5', 'wrong.h5: damaged: .*; convert it again$')
     with h5py.File(path, 'r+') as file:
         del file['boxes']
     refused(path, 'damaged: .*boxes')
