@@ -39,7 +39,7 @@ class RunFolder:
             raise JobError(f'{self.path} holds {state}: give --resume to go on with it, or another folder with --run')
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.log_file = open(self.path / 'log.txt', 'a', encoding='utf-8', buffering=1)
+            self.log_file = open(self.path / 'log.txt', 'a', encoding='utf-8', errors='surrogateescape', buffering=1)
         except OSError as error:
             raise JobError(f'cannot write the run folder {self.path}: {error.strerror}') from None
         try:
@@ -56,7 +56,7 @@ class RunFolder:
     def write(self, name, text):
         """A text file in the folder, whole or not at all."""
         with replacing(self.path / name) as temporary:
-            temporary.write_text(text, encoding='utf-8')
+            temporary.write_text(text, encoding='utf-8', errors='surrogateescape')          # names of files may be of any bytes
 
     def write_json(self, name, value):
         self.write(name, json.dumps(value, indent=1) + '\n')

@@ -24,6 +24,15 @@ def test_writes_job_plan_metrics_and_log(tmp_path, capsys):
     assert (folder / 'finished').read_text() == 'done\n'
 
 
+def test_names_of_files_may_be_of_any_bytes(tmp_path):
+    name = os.fsdecode('größe'.encode() + b'\xff')
+    run = runfolder.open_run(tmp_path)
+    run.write('job.toml', name)
+    run.note(name)
+    run.close()
+    assert (tmp_path / 'job.toml').read_bytes() == os.fsencode(name) and (tmp_path / 'log.txt').read_bytes().endswith(os.fsencode(name) + b'\n')
+
+
 def test_a_run_is_not_overwritten(tmp_path):
     run = runfolder.open_run(tmp_path)
     run.checkpoint.write_bytes(b'x')
