@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import WeightsError
-from .files import DAMAGED, reason, replacing
+from .files import DAMAGED, new_hdf5, reason
 
 FORMAT = 1
 
@@ -31,8 +31,7 @@ def save(path, tensors, meta):
     tensors: iterable of (name, shape, pieces), where pieces yields (first row, rows) in any order and covers each row once (ValueError if
     not); only one piece is held at a time. meta: JSON-able values by name (job, plan, cfg, iteration, seen, loader, seed, …).
     """
-    import h5py
-    with replacing(path) as temporary, h5py.File(temporary, 'w') as file:
+    with new_hdf5(path) as file:
         group = file.create_group('tensors')
         for name, shape, pieces in tensors:
             written = 0

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and output streams that may break."""
 import errno
+import io
 import os
 import re
 import sys
@@ -101,6 +102,40 @@ def replacing(path):
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+class Sink(io.FileIO):
+    """A new file for HDF5, which after a write that failed raises all kinds of errors and crashes when its file is closed, or the program ends: so it is
+    told that all went well. refused: the OSError, after which nothing is written."""
+    refused = None
+
+    def write(self, data):
+        rest = memoryview(data).cast('B')
+        while len(rest) and not self.refused:
+            rest = rest[self.attempt(super().write, rest) or 0:]
+        return len(data)
+
+    def truncate(self, size=None):
+        return self.attempt(super().truncate, size)
+
+    def attempt(self, act, *args):
+        try:
+            return None if self.refused else act(*args)
+        except OSError as error:
+            self.refused = error
+
+
+@contextmanager
+def new_hdf5(path):
+    """A new HDF5 file, opened, that replaces `path` when the block ends well. Raises JobError as `replacing`."""
+    import h5py
+    with replacing(path) as temporary, Sink(temporary, 'w+') as sink:
+        try:
+            with h5py.File(sink, 'w') as file:
+                yield file
+        finally:
+            if sink.refused:
+                raise sink.refused
 
 
 def remains(folder):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .errors import DataError, nearest
-from .files import DAMAGED, reason, replacing
+from .files import DAMAGED, new_hdf5, reason
 from .picture_checks import check
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
@@ -132,7 +132,7 @@ def writing(path, classes, shape, labelled=False):
     `shape` (Hmax, Wmax) bounds every picture; `labelled` chooses between one class a picture and boxes.
     """
     import h5py
-    with replacing(path) as part, h5py.File(part, 'w') as file:
+    with new_hdf5(path) as file:
         file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
         h, w = shape
         pixels = file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3), chunks=(1, _chunk(h), _chunk(w), 3))

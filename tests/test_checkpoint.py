@@ -1,5 +1,7 @@
 """Checkpoints come back as they were saved, slice by slice, and are never half written."""
 import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -72,6 +74,28 @@ def test_a_full_disk_is_told_in_plain_words(tmp_path):
         yield
     with pytest.raises(JobError, match='^cannot write .*run.h5: No space left on device$'):
         checkpoint.save(tmp_path / 'run.h5', [('x', (1,), write())], {})
+
+
+@pytest.mark.parametrize('room', [0, 100, 3000, 20000, 60000])
+def test_a_disk_that_is_full_at_any_byte_is_told_in_plain_words(tmp_path, room):
+    """In a process of its own: HDF5 used to crash at its end."""
+    code = f"""
+import resource, signal, numpy as np
+from mpi_ftp import checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = {str(tmp_path / "a.h5")!r}
+checkpoint.save(path, [('x', (3,), [(0, np.ones(3))])], {{}})
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))
+try:
+    checkpoint.save(path, [(f'{{k}}/x', (1000,), [(0, np.ones(1000))]) for k in range(9)], {{'cfg': 'x' * 9000}})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout) == (0, '', f'JobError cannot write {tmp_path / "a.h5"}: File too large\n')
+    with checkpoint.Checkpoint(tmp_path / 'a.h5') as saved:
+        assert saved.read('x').sum() == 3
+    assert [p.name for p in tmp_path.iterdir()] == ['a.h5']
 
 
 def test_refused(tmp_path):
