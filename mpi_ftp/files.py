@@ -3,6 +3,7 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import zipfile
 import zlib
@@ -55,7 +56,8 @@ class Lasting:
 
 
 def lasting_streams():
-    """Make standard output and error such streams; those that were closed at the start (`>&-`) lead nowhere."""
+    """Make standard output and error such streams; those that were closed at the start (`>&-`) lead nowhere. A terminal that goes says so by a signal."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name in 'stdout', 'stderr':
         stream = getattr(sys, name)
         setattr(sys, name, open(os.devnull, 'w') if stream is None else Lasting(stream))

@@ -1,6 +1,7 @@
 """The verbs as a newcomer meets them: command lines in processes of their own, alone and under mpirun, on small random networks."""
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -84,6 +85,18 @@ def test_a_run_goes_on_when_nobody_reads_its_output(place, alone, output, tmp_pa
     assert done.returncode == 0 and not done.stderr and done.stdout.count('\n') == (output == '| head -1')
     same_run(tmp_path / 'run', alone, 1e-12)
     assert (tmp_path / 'run' / 'finished').exists() and 'iteration 4/4' in (tmp_path / 'run' / 'log.txt').read_text()
+
+
+def test_a_run_goes_on_when_its_terminal_is_gone(place, alone, tmp_path):
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, '-m', 'mpi_ftp', *map(str, training(place, tmp_path / 'run'))])
+    limit = time.monotonic() + 60
+    while not (tmp_path / 'run' / 'log.txt').exists() and time.monotonic() < limit:
+        time.sleep(.02)
+    os.close(terminal)                                      # the kernel sends SIGHUP to who runs in it
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    same_run(tmp_path / 'run', alone, 1e-12)
 
 
 def test_a_full_disk_under_the_output_is_told_at_the_end(place, alone, tmp_path):
