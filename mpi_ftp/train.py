@@ -63,8 +63,7 @@ class Trainer:
         folder.write_json('plan.json', self.plan.to_json())
         if world.rank == 0:
             self.show(plan_table(network, self.plan))
-        unused = ignored(read_cfg(job.cfg))
-        if unused:
+        if unused := ignored(read_cfg(job.cfg)):
             folder.log('without effect here: ' + ', '.join(text.split(': ', 1)[1] for text in dict.fromkeys(unused)))
         if not self.course.evaluates:
             folder.log('there is no evaluation: ' + ('val_split = none' if job.val_split else f'{job.data} has no split "val"'))
