@@ -8,6 +8,7 @@ import csv
 import fcntl
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -126,7 +127,7 @@ def rows(path):
 def number(text):
     """Whether a field of metrics.csv is a number, or empty where there is none."""
     with suppress(ValueError):
-        return not text or float(text) is not None
+        return not text or math.isfinite(float(text))
     return False
 
 

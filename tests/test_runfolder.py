@@ -85,7 +85,7 @@ def test_resuming_drops_rows_after_the_checkpoint(tmp_path):
 
 @pytest.mark.parametrize('wrong, left', [(lambda rows: b''.join(rows[:2] + rows[3:]), '134'), (lambda rows: b''.join(rows[:3]) + bytes(40), '12'), (lambda rows: b'', ''),
                                          (lambda rows: b''.join(rows + rows[2:4]), '1234'), (lambda rows: b''.join(rows).replace(b'3,3', b'3,3\xff'), '124'),
-                                         (lambda rows: b''.join(rows)[:-3], '123')])
+                                         (lambda rows: b''.join(rows)[:-3], '123'), (lambda rows: b''.join(rows).replace(b'3,3', b'3' * 5000 + b',3'), '124')])
 def test_rows_that_are_damaged_are_left_out_and_told(tmp_path, capsys, wrong, left):
     run = runfolder.open_run(tmp_path)
     run.begin_metrics(['iteration', 'loss', 'mAP50'])
