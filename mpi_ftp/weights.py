@@ -30,7 +30,7 @@ def numbers(tensors):
 class WeightsFile:
     """A .weights file opened for a network; float32 arrays in plain order are read on request, by rows of their first axis.
 
-    seen: pictures the file's network was trained on. layers_present: the file covers layers 0 … layers_present - 1.
+    seen: pictures the file's network was trained on.
     Raises WeightsError when the file does not end where a layer ends, or is longer than the network.
     """
 
@@ -50,18 +50,18 @@ class WeightsFile:
         self.header = 20 if wide and len(head) == 20 else 16
         self.seen = max(0, struct.unpack('<q' if self.header == 20 else '<i', head[12:self.header])[0])
         self.offsets, self.network = {}, network
-        self.layers_present = self._place(size)
+        self._place(size)
         with open(self.path, 'rb') as file:
             self.pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.values = np.frombuffer(self.pages, '<f4', (size - self.header) // 4, self.header)
 
     def _place(self, size):
-        """Note where each tensor lies; the index of the first layer that the file does not cover."""
+        """Note where each tensor lies, as far as the file goes."""
         end = start = self.header
         for layer, tensors in stored(self.network, 'dontload'):
             start, end = end, end + 4 * numbers(tensors)
             if size == start > self.header:
-                return layer.index
+                return
             if size < end:
                 raise WeightsError(f'{self.path}: ends inside {layer.name}: found {size} bytes, expected {end} (the end of this layer)'
                                    + (f' or {start} (the end of the one before)' if start > self.header else '') + '; is it of another network?')
@@ -71,7 +71,6 @@ class WeightsFile:
         if size != end:
             raise WeightsError(f'{self.path}: found {size} bytes, expected {end} for the {len(self.network.layers)} layers of the network; '
                                'is it of another network?')
-        return len(self.network.layers)
 
     def __contains__(self, layer):
         """Whether the file holds the tensors of a layer (by index)."""
