@@ -51,7 +51,6 @@ class Exchange:
         self.padding = outside(self.dst, src.shape)
         self.sends = [(q, box) for q, r in enumerate(dst) if q != me and not (box := self.src & r).empty]
         self.receives = [(p, box) for p, r in enumerate(src) if p != me and not (box := self.dst & r).empty]
-        self.identity = all(a == b for a, b in zip(src, dst))
         self.pack, self.unpack = (kernels.narrow.ready, kernels.widen.ready) if half else (kernels.pack.ready, kernels.unpack.ready)
         self.out, self.into = ([kernels.message(size) if half else np.empty(size, dtype) for size in (prod(storage_shape(box, block)) for _, box in boxes)]
                                for boxes in (self.sends, self.receives))
