@@ -1,6 +1,4 @@
 """The definition of norm, activation and max-pool in one pass: plain loops, compiled for float64. Arguments are those of `pooled`."""
-import numpy as np
-
 from .jit import inline, kernel
 from .naive_elementwise import slope_at, value_at
 

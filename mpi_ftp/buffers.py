@@ -93,12 +93,12 @@ def pooled(network, group, share, training):
     found = {}
     for index in range(group.start, group.stop - 1):
         pool = follower(network, index)
-        if pool and pool.index < group.stop and index not in group.cuts and tiles(network, pool, index, share, training):
+        if pool and pool.index < group.stop and index not in group.cuts and tiles(pool, index, share, training):
             found[index] = pool.index
     return found
 
 
-def tiles(network, pool, index, share, training):
+def tiles(pool, index, share, training):
     """Whether the windows of a pool tile all that a rank computes of layer `index`, owns of it and differentiates."""
     if not pool.needs(share.computed[pool.index])[0] == share.computed[index] == share.held[index]:
         return False
@@ -202,7 +202,7 @@ class GroupBuffers:
             if layer.is_head:
                 self._declare_inputs(add, index)
                 continue
-            arrivals = [b[i] for i in self.readers(index)] + [self.export_arrival(index)] * exported(network, self.group.start, self.group.stop, index)
+            arrivals = [b[i] for i in self.readers(index)] + [self.export_arrival(index)] * exported(network, self.group.stop, index)
             if index not in self.pooled:
                 add(('d', index), index, share.gradient[index], min(arrivals + [b[index]]), b[before.get(index, index)])
             if index in self.group.cuts:
@@ -225,7 +225,7 @@ class GroupBuffers:
             seen.append(source)
 
     def read_outside(self, source):
-        return source >= self.group.start and exported(self.network, self.group.start, self.group.stop, source)
+        return source >= self.group.start and exported(self.network, self.group.stop, source)
 
     def export_arrival(self, index):
         """The first event at which another group brings a gradient."""

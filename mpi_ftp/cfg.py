@@ -189,7 +189,7 @@ def check(section):
     kind, known = section.kind, KEYS.get(section.kind)
     if known is None:
         raise CfgError(f'{section.path}:{section.line}: unknown section [{kind}]{nearest(kind, [*KEYS, *ALIASES])}')
-    for key, value in section.options.items():
+    for key in section.options:
         if key not in known:
             raise CfgError(f'{section.path}:{section.lines.get(key, section.line)}: unknown key "{key}" in [{kind}]{nearest(key, known)}')
         if key in NEUTRAL.get(kind, ()) or kind != 'net' and key in NEUTRAL_COMMON:

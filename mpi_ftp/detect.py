@@ -126,7 +126,7 @@ def find_boxes(world, model, picture, names, args):
 def find_classes(world, model, picture, names, args):
     """({'classes': the likeliest ones}, None) on rank 0."""
     model.forward(tile_of(model, picture, letterbox(picture.shape[:2], model.network.shape[1:])))
-    scores = gather_scores(world, model)
+    scores = gather_scores(model)
     if world.rank:
         return None, None
     best = np.argsort(-scores[0], kind='stable')[:args.top]

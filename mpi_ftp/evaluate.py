@@ -21,7 +21,7 @@ def evaluate(world, model, path, split, reader='all', progress=lambda share: Non
         while (batch := feed.next()) is not None:
             tile, truth, ids, draws, _ = batch
             model.forward(tile)
-            rows = gather_boxes(world, model, thresh, nms) if detector else gather_scores(world, model)
+            rows = gather_boxes(world, model, thresh, nms) if detector else gather_scores(model)
             if world.rank == 0:
                 for slot in np.flatnonzero(ids >= 0):
                     if detector:
@@ -63,7 +63,7 @@ def in_picture(rows, draw):
     return flat
 
 
-def gather_scores(world, model):
+def gather_scores(model):
     """Class probabilities (N, classes) of the mini-batch on rank 0."""
     head = model.network.heads[-1].index
     whole = model.gather(head)

@@ -47,5 +47,3 @@ def run(args):
         path = Path(args.output)
         with replacing(path) as temporary, open(temporary, 'wb') as file:
             np.save(file, out)
-
-

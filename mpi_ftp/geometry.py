@@ -50,8 +50,8 @@ class Share:
     gradient: dict
 
 
-def exported(network, start, stop, index):
-    """Whether layer `index` of the group [start, stop) is read outside the group, or is the network's end."""
+def exported(network, stop, index):
+    """Whether layer `index` of a group that ends before layer `stop` is read outside the group, or is the network's end."""
     readers = network.readers[index]
     return not readers or any(r >= stop for r in readers)
 
@@ -63,7 +63,7 @@ def share(network, start, stop, owned, cuts=(), training=True):
         layer = network.layers[index]
         wanted = held.get(index, NOTHING)                      # from readers in the group, reaching past the tensor
         real = wanted & whole(network, index, wanted)
-        if exported(network, start, stop, index) or layer.is_head or index in cuts or (training and layer.normalize):
+        if exported(network, stop, index) or layer.is_head or index in cuts or (training and layer.normalize):
             real = real | owned[index]
         computed[index] = real = all_filters(layer, real, owned[index])
         held[index] = wanted | real
@@ -81,7 +81,7 @@ def _walk_back(network, start, stop, owned, cuts, differentiated, gradient):
         layer = network.layers[index]
         arriving = gradient.get(index, NOTHING)
         real = arriving & whole(network, index, arriving)
-        if exported(network, start, stop, index) or layer.normalize:
+        if exported(network, stop, index) or layer.normalize:
             real = real | owned[index]
         if index in cuts or layer.is_head:
             real = owned[index]

@@ -17,7 +17,6 @@ from .boxes_math import iou, kernel
 VALUE, COST, IOU, CLASS, OBJECT, _, R50, R75, TRUTHS, CELLS = range(10)     # places in `sums`: the value and loss_checks.STATS
 
 
-
 def exp(v):
     """e**v, within 2 units in the last place; the exponent is clamped where the result would not be a normal number."""
 
@@ -57,7 +56,7 @@ def softplus(v):
 def _softplus(v):
     single = v == types.float32
     T, terms = (np.float32, 8) if single else (np.float64, 18)
-    zero, one, two = T(0), T(1), T(2)
+    zero, two = T(0), T(2)
     c = tuple(T(1 / (2 * k + 1)) for k in range(18))
 
     def implementation(v):

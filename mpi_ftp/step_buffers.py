@@ -30,7 +30,7 @@ class PartedBuffers(GroupBuffers):
 
     def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, direct, shares):
         super().__init__(network, group, share, clock, dtype, training, aliased, export_end, direct)
-        self.exports = [index for index in self.layers if exported(network, group.start, group.stop, index)]
+        self.exports = [index for index in self.layers if exported(network, group.stop, index)]
         self.last_only = [index for index in self.exports if not self.readers(index)]
         outside = frozenset([('y', index, 0) for index in self.exports] + [('d', index) for index in self.last_only]
                             + [('d', group.start, source) for source in self.sources])
