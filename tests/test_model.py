@@ -222,7 +222,7 @@ def test_finite_differences_through_a_whole_network(text, tmp_path):
             ends.append(loss())
         model.parameters.set(*of, kept)
         slope = float((direction * gradient).sum())
-        assert gradient.any() and abs((ends[0] - ends[1]) / (2 * h) - slope) <= 1e-5 * abs(slope) + 1e-4, segment
+        assert gradient.any() and abs((ends[0] - ends[1]) / (2 * h) - slope) <= 1e-6 * abs(slope) + 1e-5, segment
 
 
 @pytest.mark.mpi(3, 4, timeout=120)
