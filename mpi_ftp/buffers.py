@@ -61,17 +61,15 @@ def sources_of(network, start, stop):
     return found
 
 
-def pad_values(network, share, start, stop, settled=None):
-    """({tensor: pad value of its tile}, [(layer, input number)] that want another value and need a copy)."""
-    values, copies = dict(settled or {}), []
+def pad_values(network, share, start, stop):
+    """{tensor: pad value of its tile}. A tensor has at most one reader that reads past it, the layer behind it: others have no windows."""
+    values = {}
     for index in range(start, stop):
         layer = network.layers[index]
-        for k, (source, need) in enumerate(zip(layer.inputs, layer.needs(share.computed[index]))):
-            if need in Region.whole((need.hi[0],) + tuple(network.channels_shape(source))):
-                continue
-            if values.setdefault(source, layer.pad_value) != layer.pad_value:
-                copies.append((index, k))
-    return values, copies
+        for source, need in zip(layer.inputs, layer.needs(share.computed[index])):
+            if need not in Region.whole((need.hi[0],) + tuple(network.channels_shape(source))):
+                values[source] = layer.pad_value
+    return values
 
 
 def follower(network, index):
@@ -113,15 +111,15 @@ class GroupBuffers:
     """Declares the buffers of one group with their lifetimes, and hands out tiles once the arena is packed."""
     outside = frozenset()       # keys of tiles that are somebody else's
 
-    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, direct=(), pads=None):
+    def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, direct=()):
         """aliased: sources whose owned tile is read in place; export_end: {layer: last event at which other groups read its tile};
-        direct: sources whose gradient is written where the layer that made them reads it; pads: pad values of tiles that are settled."""
+        direct: sources whose gradient is written where the layer that made them reads it."""
         self.network, self.group, self.share, self.clock = network, group, share, clock
         self.dtype, self.training, self.aliased, self.export_end, self.direct = dtype, training, aliased, export_end, direct
         self.keep = training and not group.again
         self.layers = range(group.start, group.stop)
         self.sources = sources_of(network, group.start, group.stop)
-        self.pads, self.copies = pad_values(network, share, group.start, group.stop, pads)
+        self.pads = pad_values(network, share, group.start, group.stop)
         self.pooled = pooled(network, group, share, training)
         self.regions = {}
 
@@ -188,11 +186,6 @@ class GroupBuffers:
                     add(('y', index, 1), index, share.held[index], r[before.get(index, index)], max([r[index]] + [r[i] for i in readers] + [b[i] for i in again]))
                 if z and Needs.z_again(layer):
                     add(('z', index, 1), index, self.z_region(layer), r[index], b[index])
-        for index, k in self.copies:
-            source = self.network.layers[index].inputs[k]
-            add(('pad', index, k, 0), source, share.held[source], f[index], b[index] if self.keep else f[index])
-            if self.training and self.group.again:
-                add(('pad', index, k, 1), source, share.held[source], r[index], b[index])
 
     def _declare_backward(self, add):
         b, share, network = self.clock.backward, self.share, self.network

@@ -34,7 +34,7 @@ class PartedBuffers(GroupBuffers):
         self.last_only = [index for index in self.exports if not self.readers(index)]
         outside = frozenset([('y', index, 0) for index in self.exports] + [('d', index) for index in self.last_only]
                             + [('d', group.start, source) for source in self.sources])
-        self.parts = [PartBuffers(outside, network, group, part, clock, dtype, training, self.sources, {}, (), self.pads) for part in shares]
+        self.parts = [PartBuffers(outside, network, group, part, clock, dtype, training, self.sources, {}) for part in shares]
 
     def declare(self):
         scratch = {}

@@ -14,11 +14,10 @@ class Use:
 class Tape:
     """Forward of a group's share into one set of tiles. `turn` 0 is the step's forward pass, 1 the recomputation."""
 
-    def __init__(self, run, share, buffers, arena, turn, given, given_z=None, lazy=False):
-        """given, given_z: {tensor: Tile} that is there already, for outputs and z; lazy: skip layers whose result nobody reads in the
-        backward pass."""
+    def __init__(self, run, share, buffers, arena, turn, given, lazy=False):
+        """given: {tensor: Tile} of outputs that are there already; lazy: skip layers whose result nobody reads in the backward pass."""
         self.run, self.share, self.turn = run, share, turn
-        self.tiles, self.z, self.uses, self.finishes, self.fills, self.pads = dict(given), dict(given_z or {}), {}, {}, {}, {}
+        self.tiles, self.z, self.uses, self.finishes, self.fills = dict(given), {}, {}, {}, {}
         start = run.plan.start
         for source in buffers.sources:
             if source not in given:
@@ -31,8 +30,6 @@ class Tape:
                 if key in buffers.regions:
                     tiles[index] = buffers.tile(arena, key)
             self.z.setdefault(index, self.tiles.get(index))
-        for index, k in buffers.copies:
-            self.pads[index, k] = buffers.tile(arena, ('pad', index, k, turn))
         for index in run.layers:
             z, y = self.wanted[index]
             computed = share.computed[index]
@@ -47,7 +44,7 @@ class Tape:
 
     def source(self, index, k):
         """The tile that input k of a layer is read from; None where a recomputation left it out."""
-        return self.pads.get((index, k)) or self.tiles.get(self.run.network.layers[index].inputs[k])
+        return self.tiles.get(self.run.network.layers[index].inputs[k])
 
     def use(self, index, box, **part):
         """part: of the input, where it is taken in instalments."""
@@ -58,17 +55,9 @@ class Tape:
         return Use((box, needs), work)
 
     def compute(self, index, uses):
-        run = self.run
-        layer, state = run.network.layers[index], run.states[index]
-        for (at, k), copy in self.pads.items():
-            if at == index:
-                original = self.tiles[layer.inputs[k]]
-                copy.array[...] = layer.pad_value
-                inside = copy.region & run.model.whole(layer.inputs[k])
-                copy[inside][...] = original[inside]
         for use in uses:
             if use.work:
-                state.boxes = use.boxes
+                self.run.states[index].boxes = use.boxes
                 use.work()
 
     def finish(self, index, again=False):
