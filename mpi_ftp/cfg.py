@@ -58,7 +58,7 @@ NEUTRAL_COMMON = {'numload': 0, 'dontloadscales': 0, 'smooth': 0, 'learning_rate
 class Section:
     """One [kind] with its options as text. `line` and `lines[key]` count from 1 in `path`; 0 for what was added by a program.
 
-    The typed getters `int float ints floats flag text choice` raise CfgError; a key without a default must be there.
+    The typed getters `int float ints floats flag choice` raise CfgError; a key without a default must be there.
     """
     kind: str
     line: int = 0
@@ -75,10 +75,6 @@ class Section:
 
     def __contains__(self, key):
         return key in self.options
-
-    def get(self, key, default=None):
-        """The text of a key, or the default."""
-        return self.options.get(key, default)
 
     def _get(self, key, default, convert, expected):
         if key not in self.options:
@@ -119,9 +115,6 @@ class Section:
     def floats(self, key, default=None):
         """A tuple of floating point numbers separated by commas."""
         return self._get(key, default, lambda text: tuple(map(float, text.rstrip(',').split(','))), 'numbers separated by commas')
-
-    def text(self, key, default=None):
-        return self._get(key, default, str, 'a value')
 
     def choice(self, key, choices, default=None):
         """One of the words `choices`."""

@@ -74,9 +74,7 @@ class Footprint:
         return self.fullest([0] * self.plan.ranks, self.different())
 
     def over(self, memory):
-        """(bytes, rank) of the rank that exceeds its budget by most, negative where all fit. memory: bytes, one number for all ranks or one for each."""
-        if isinstance(memory, int):
-            return self.fullest([memory] * self.plan.ranks, self.different())
+        """(bytes, rank) of the rank that exceeds its budget by most, negative where all fit. memory: bytes of each rank."""
         return self.fullest(memory, self.different(memory))
 
     def fullest(self, memory, ranks):

@@ -102,11 +102,6 @@ class Parameters:
 
     # plain tensors, rows [first, last) of which are this rank's
 
-    def pieces(self, layer, name):
-        """Spans of rows of this rank's part of a tensor, none above SLICE bytes where a block of rows is smaller than that."""
-        shape = dict(self.network.layers[layer].tensors)[name]
-        return cut_rows(*self.channels[layer], shape, self.dtype)
-
     def get(self, layer, name, flat=None, span=None):
         """Rows [first, last) of a tensor (default: all of this rank's) in their plain shape; first is a multiple of BLOCK."""
         spec = self.network.layers[layer]

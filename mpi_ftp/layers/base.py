@@ -5,7 +5,7 @@ whose regions were chosen with that geometry ("valid" windows only), outputs fir
 
     forward(z, xs, state)                     any box of the output from the boxes of the inputs it needs
     backward_data(dxs, dz, xs, origins, state)  gradient of the inputs (None: not wanted)
-    backward_weights(dz, xs, state)           adds to the gradient of the filters
+    backward_weights(dz, xs, state)           adds to the gradient of the filters, where a layer has such
 
 A step makes the same calls with the same views again and again: it has them from ready_forward, ready_backward_data and ready_backward_weights, which
 take these arguments and return a function without any. A layer that can decide something beforehand has only these.
@@ -54,17 +54,11 @@ class Layer:
         """Floating-point operations to compute `region` forward."""
         return region.size
 
-    def backward_weights(self, dy, xs, state):
-        """Layers without filters have nothing to add."""
-
     def ready_forward(self, z, xs, state):
         return partial(self.forward, z, xs, state)
 
     def ready_backward_data(self, dxs, dz, xs, origins, state):
         return partial(self.backward_data, dxs, dz, xs, origins, state)
-
-    def ready_backward_weights(self, dz, xs, state):
-        return partial(self.backward_weights, dz, xs, state)
 
 
 @dataclass
