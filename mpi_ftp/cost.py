@@ -36,23 +36,23 @@ def at_work(plan):
 
 
 class CostModel:
-    """Prices plans for one network, batch and number of ranks on a Machine. frozen: batch norm needs no sums; training: not only a forward pass;
+    """Prices plans for one network, batch and number of ranks on a Machine. training: not only a forward pass;
     course: see footprint.py; order: that of its plans; idle: ranks that get no tile: those at work are the first in that order. `machine` is of these, by tile,
     `everyone` of all. A plan that leaves others idle is priced by the model of those that it leaves at work.
     """
 
-    def __init__(self, network, machine, batch, ranks, frozen=False, training=True, course=Course(), order=(), idle=0):
+    def __init__(self, network, machine, batch, ranks, training=True, course=Course(), order=(), idle=0):
         self.everyone, self.workers = machine.placed(ranks), ranks - idle
         self.machine = self.everyone.among((order or range(ranks))[:self.workers])
-        self.network, self.batch, self.ranks, self.frozen, self.training, self.order = network, batch, ranks, frozen, training, order
-        self.layers = LayerCosts(network, self.machine, self.workers, frozen, training)
+        self.network, self.batch, self.ranks, self.training, self.order = network, batch, ranks, training, order
+        self.layers = LayerCosts(network, self.machine, self.workers, course.frozen, training)
         self.messages = MessageCosts(network, self.machine, batch, self.layers.pace, training)
         self.course, self.extents, self.rows, self.lanes, self.others = course, {}, {}, lanes(network), {self.workers: self}
 
     def among(self, workers):
         """The model of plans that leave so many ranks at work."""
         if workers not in self.others:
-            self.others[workers] = CostModel(self.network, self.everyone, self.batch, self.ranks, self.frozen, self.training, self.course, self.order,
+            self.others[workers] = CostModel(self.network, self.everyone, self.batch, self.ranks, self.training, self.course, self.order,
                                              self.ranks - workers)
         return self.others[workers]
 

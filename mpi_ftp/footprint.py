@@ -29,12 +29,13 @@ STAYS = {'evaluation': 16 << 20, 'saving': 26 << 20}        # of what they took 
 
 @dataclass(frozen=True)
 class Course:
-    """How a run goes, as far as its memory knows: evaluates a split; goes on when it has evaluated or saved; paged: its weights wait in a file, memory
-    holds those of the group at work; ahead: mini-batches of pictures that wait."""
+    """How a run goes, as far as plans depend on it: evaluates a split; goes on when it has evaluated or saved; paged: its weights wait in a file, memory
+    holds those of the group at work; ahead: mini-batches of pictures that wait; frozen: batch norm needs no sums."""
     evaluates: bool = True
     goes_on: bool = True
     paged: bool = False
     ahead: int = 2
+    frozen: bool = False
 
 
 class Footprint:

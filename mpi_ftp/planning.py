@@ -38,10 +38,11 @@ def mini_batch(network, job):
 
 
 def course_of(network, job, splits):
-    """The Course of a run on data with such splits (see session.splits_of): whether it evaluates, and does so, or saves, before its end."""
+    """The Course of a run on data with such splits (see session.splits_of): whether it evaluates, and does so, or saves, before its end;
+    whether batch norm is frozen."""
     evaluates = job.val_split != 'none' if job.val_split else 'val' in splits
     total = math.inf if job.epochs else job.iterations or network.net.int('max_batches', 0) or math.inf
-    return Course(evaluates, total > min(job.checkpoint_every, job.val_every if evaluates and job.val_every else math.inf))
+    return Course(evaluates, total > min(job.checkpoint_every, job.val_every if evaluates and job.val_every else math.inf), frozen=job.batch_norm == 'frozen')
 
 
 def plan_run(world, network, batch, job, course=Course()):
@@ -63,7 +64,7 @@ def plan_again(world, network, batch, job, plan, machine, watch, course=Course()
     changed = drift(machine, seen) if seen else None
     if changed:
         now, why = changed
-        before = CostModel(network, now, batch, plan.ranks, order=plan.order).price(plan).seconds
+        before = CostModel(network, now, batch, plan.ranks, course=course, order=plan.order).price(plan).seconds
         try:
             new = fitting(network, plan.ranks, batch, now, job, memory, course)
         except (MemoryRefused, PlanError):                  # nothing better than what runs

@@ -8,13 +8,17 @@ from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp import planning
+from mpi_ftp.cost import CostModel
 from mpi_ftp.errors import CfgError, JobError, MemoryRefused
+from mpi_ftp.footprint import Footprint
 from mpi_ftp.job import Job, read_job
 from mpi_ftp.kinds import parse_memory
 from mpi_ftp.limits import available, resident
 from mpi_ftp.machine import read_machine, write_machine
 from mpi_ftp.measuring import signature
+from mpi_ftp.plan import by_hand
 from mpi_ftp.search import find_plan
+from mpi_ftp.subtiles import with_parts
 
 MIB = 1 << 20
 
@@ -106,3 +110,25 @@ def test_a_limit_that_nothing_keeps_is_refused_where_little_is_taped(text, layou
     for training in (False, True):
         with pytest.raises(MemoryRefused, match='no plan '):
             find_plan(network, 2, 1, made_up_machine(2), layout=layout, memory=1 << 20, training=training)
+
+
+def test_frozen_batch_norm_is_planned_without_its_sums(tmp_path):
+    network, machine = network_of(tmp_path), made_up_machine(2, link=(1e-3, 1e8))
+    parted = with_parts(network, by_hand(network, 1, 1, (1, 1), [0, 8], recompute=True), (2, 1))
+    sums, parts = [], []
+    for batch_norm in 'live', 'frozen':
+        job = Job(cfg=Path('net.cfg'), grid=(1, 2), batch_norm=batch_norm)
+        course = planning.course_of(network, job, ('train',))
+        sums.append(planning.fitting(network, 2, 1, machine, job, (1 << 40,) * 2, course).predicted['parts']['norm_sums'])
+        parts.append(CostModel(network, made_up_machine(), 1, 1, course=course).price(parted).parts)
+    assert sums[0] > sums[1] == 0
+    assert all(parts[0][name] > parts[1][name] for name in ('forward', 'backward', 'recompute'))           # walks through the parts for moments
+
+
+def test_parts_that_a_job_asks_for(tmp_path):
+    network, machine, job = network_of(tmp_path, 'deep', 256, 256), made_up_machine(), Job(cfg=Path('net.cfg'), groups=(0, 7), recompute='all')
+    whole, parted = (planning.fitting(network, 1, 1, machine, replace(job, parts=parts), (1 << 40,)) for parts in (None, (4, 1)))
+    assert [group.parts for group in parted.groups] == [(4, 1), (1, 1)] and whole.predicted['bytes'] > parted.predicted['bytes']
+    assert parted.predicted['bytes'] == Footprint(network, parted, machine).worst()[0] == sum(parted.predicted['memory'].values())
+    monolith = replace(job, recompute='none', groups=(0,), parts=(4, 1))                                    # a head's group is not taken in parts
+    assert not any(group.parted for group in planning.fitting(network, 1, 1, machine, monolith, (1 << 40,)).groups)
