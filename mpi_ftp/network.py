@@ -30,7 +30,7 @@ class Network:
             if layer.tensors:
                 layer.block = self.blocks[layer.inputs[0]]
             if layer.kind == 'shortcut' and {self.blocks[i] for i in layer.inputs} != {BLOCK}:
-                raise CfgError(f'{layer.name} adds to the picture itself: expected a convolutional layer before it')
+                raise CfgError(f'{path}, line {layer.section.line}: {layer.name} adds to the picture itself: expected a convolutional layer before it')
             for source in layer.inputs:
                 self.readers[source].append(layer.index)
 

@@ -1,9 +1,11 @@
 """Networks from .cfg files: shapes as Darknet computes them, and one sentence for what is wrong."""
 import pytest
-from core import NET, conv, make_network
+from core import HEAD, NET, NETWORKS, conv, make_network
 
 from mpi_ftp.errors import CfgError
 from mpi_ftp.network import read_network
+from mpi_ftp.plan import per_layer
+from mpi_ftp.region import Region
 
 
 def shapes(tmp_path, text, h=13, w=17):
@@ -22,6 +24,7 @@ def test_shapes_follow_darknets_rules(tmp_path):
     assert shapes(tmp_path, conv(16) + conv(24) + '[route]\nlayers=-1,0\n' + '[route]\nlayers=-1\ngroups=2\ngroup_id=1\n')[2:] == [(40, 13, 17), (20, 13, 17)]
     assert shapes(tmp_path, conv(16) + '[reorg]\nstride=2\n', 14, 18)[-1] == (64, 7, 9)
     assert shapes(tmp_path, conv(16) + '[avgpool]\n[connected]\noutput=10\nactivation=linear\n[softmax]\n')[1:] == [(16, 1, 1), (10, 1, 1), (10, 1, 1)]
+    assert len(shapes(tmp_path, conv(16) + '[softmax]\n[cost]\ntype=sse\n')) == 2                        # the head has that loss already
     assert shapes(tmp_path, '[crop]\ncrop_height=11\ncrop_width=10\n' + conv(16)) == [(3, 11, 10), (16, 11, 10)]
 
 
@@ -41,6 +44,14 @@ def test_tensors_are_in_file_order(tmp_path):
     (conv(16) + conv(16, s=2) + '[route]\nlayers=-1,-2\n', 'unlike height or width'),
     (conv(16) + conv(16, s=2) + '[shortcut]\nfrom=-2\n' + '[shortcut]\nfrom=0\n' + conv(8, k=9, p=0), 'empty output'),
     (conv(16) + '[reorg]\nstride=2\n', 'does not divide by stride=2'),
+    (conv(16) + conv(16, s=2) + '[upsample]\nstride=4\n[shortcut]\nfrom=0\n', r'adds a 13x17 map to a 28x36 one: expected the same size'),
+    (conv(16) + conv(16, k=1) + '[shortcut]\nfrom=-2\nalpha=2\n', 'alpha other than 1 is not supported'),
+    ('[dropout]\n[shortcut]\nfrom=-1\n', r'line 6: layer 1 \[shortcut\] adds to the picture itself'),
+    (conv(16) + '[route]\nlayers=-1\ngroups=2\ngroup_id=2\n', 'groups=2 group_id=2 do not fit'),
+    (conv(16) + '[route]\nlayers=-1\ngroups=3\n', 'groups=3 group_id=0 do not fit'),
+    (conv(16) + '[reorg]\nstride=1\nreverse=1\n', 'reverse is not supported'),
+    (conv(16) + '[upsample]\nstride=2\nscale=2\n', 'expected stride >= 1 and scale 1'),
+    ('[crop]\ncrop_height=9\ncrop_width=9\nangle=7\n', 'angle is not supported'),
     (conv(16) + '[crop]\ncrop_height=99\ncrop_width=9\n', r'wants 9x99 of a 17x13 input'),
     (conv(16, s=0), 'stride=0: expected a whole number of at least 1'),
     (conv(16, k=0), 'size=0: expected'),
@@ -71,3 +82,18 @@ def test_size_can_be_overridden_and_must_be_there(tmp_path):
     path.write_text('[net]\nheight=4\n' + conv(16))
     with pytest.raises(CfgError, match='width is missing'):
         read_network(path)
+
+
+def test_groups_per_layer_begin_where_pixels_around_are_read(tmp_path):
+    """Layers that read nothing but the pixel itself stay with the one before."""
+    network = make_network(tmp_path, NETWORKS['upsample'], 36, 52)
+    kinds = 'convolutional maxpool convolutional maxpool convolutional upsample convolutional maxpool convolutional convolutional'.split()
+    assert [network.layers[index].kind for index in per_layer(network)] == kinds
+    residual = make_network(tmp_path, NETWORKS['residual'], 36, 52, name='other.cfg')
+    assert {layer.kind for layer in residual.layers if layer.index not in per_layer(residual)} == {'shortcut', 'region'}
+
+
+def test_a_softmax_reads_its_whole_sample_and_cells_all_their_channels(tmp_path):
+    cell = Region((1, 16, 2, 3), (2, 18, 4, 5))
+    for text, needed in ((conv(18) + '[softmax]\n', Region((1, 0, 0, 0), (2, 18, 13, 17))), (HEAD, Region((1, 0, 2, 3), (2, 18, 4, 5)))):
+        assert make_network(tmp_path, text, 13, 17).heads[0].needs(cell) == [needed]
