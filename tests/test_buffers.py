@@ -8,10 +8,10 @@ from mpi_ftp.comm import Alone
 from mpi_ftp.plan import by_hand
 
 
-def fused_pools(network, plan):
-    """{layer: pool} of one rank's only group."""
+def fused_pools(network, plan, training=True):
+    """{layer: pool} of each group of one rank."""
     layouts = plan.layouts(network)
-    return [buffers.pooled(network, g, plan.share(network, layouts, g, 0), True) for g in plan.groups]
+    return [buffers.pooled(network, g, plan.share(network, layouts, g, 0, training), training) for g in plan.groups]
 
 
 @pytest.mark.parametrize('cuts', [(), (1,), (3,)])
@@ -34,6 +34,7 @@ def test_one_pass_changes_nothing(recompute, cuts, tmp_path, monkeypatch):
 def test_not_where_windows_do_not_tile_or_others_read(tmp_path):
     network = make_network(tmp_path, NETWORKS['tiny-yolo'], 30, 24)         # layer 2 has 15 rows
     assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0])) == [{0: 1, 4: 5}]
+    assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0]), training=False) == [{0: 1, 4: 5}]
     assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0, 1])) == [{}, {4: 5}]           # a pool that begins a group
     assert fused_pools(network, by_hand(network, 1, 1, (1, 1), [0], (0,))) == [{4: 5}]            # copies are summed in between
     network = make_network(tmp_path, NETWORKS['upsample'], 32, 24, name='other.cfg')

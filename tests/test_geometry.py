@@ -5,7 +5,8 @@ from core import NETWORKS, conv, make_network
 from mpi_ftp.geometry import gradient_box, owned_layout, whole
 from mpi_ftp.network import PICTURE
 from mpi_ftp.plan import by_hand, grid_edges, per_layer
-from mpi_ftp.region import Layout, Region
+from mpi_ftp.region import NOTHING, Layout, Region
+from mpi_ftp.tile import Tile
 
 
 @pytest.mark.parametrize('name', NETWORKS)
@@ -53,3 +54,11 @@ def test_cut_points_follow_the_stride(tmp_path):
 def test_a_map_smaller_than_the_grid_is_cut_along_samples():
     assert grid_edges((4, 10, 1, 1), (2, 2)) == ((0, 1, 2, 3, 4), (0, 10), (0, 1), (0, 1))
     assert grid_edges((4, 10, 2, 3), (2, 2)) == ((0, 4), (0, 10), (0, 1, 2), (0, 2, 3))
+
+
+def test_a_tile_gives_only_what_it_holds():
+    tile = Tile.zeros(Region((0, 16, 2, 0), (1, 40, 6, 5)))
+    assert tile[Region((0, 32, 3, 1), (1, 40, 5, 5))].shape == (1, 1, 2, 4, 16) and tile[NOTHING].size == 0
+    for outside in Region((0, 0, 2, 0), (1, 40, 6, 5)), Region((0, 16, 2, 0), (1, 40, 6, 6)):
+        with pytest.raises(IndexError, match='is not inside the tile'):
+            tile[outside]

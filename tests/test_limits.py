@@ -29,7 +29,10 @@ INSIDE = {**V2, 'proc/self/cgroup': '0::/\n', 'proc/self/mountinfo': '35 31 0:32
           'cg/memory.max': f'{64 * MIB}\n', 'cg/memory.current': f'{60 * MIB}\n'}
 
 
-@pytest.mark.parametrize('files, free', [(V1, 550), (V2, 101), (INSIDE, 4), ({'proc/meminfo': MEMINFO}, 4000)])
+BOTH = {**V2, 'proc/self/cgroup': '4:memory:/lab/pi1\n1:name=systemd:/init\n0::/user/job\n'}             # version 2 beside groups of version 1
+
+
+@pytest.mark.parametrize('files, free', [(V1, 550), (V2, 101), (BOTH, 101), (INSIDE, 4), ({'proc/meminfo': MEMINFO}, 4000)])
 def test_the_tightest_group_counts(tmp_path, files, free):
     root = tree(tmp_path, files)
     assert min([*groups_free(root), host_free(root)]) == free * MIB

@@ -30,6 +30,7 @@ def test_a_class_not_measured_borrows_by_arithmetic():
     assert find(measured, Class('convolutional', 16, 32, 3), 'forward').seconds == (1e-3,)
     assert find(measured, Class('convolutional', 32, 64, 3), 'forward').seconds == pytest.approx((4e-3,))
     assert find(measured, Class('convolutional', 64, 128, 1), 'forward').seconds == pytest.approx((1e-2,))
+    assert Class('maxpool', 16, 40, 2, 2).weight('forward') == Class('convolutional', 16, 40, 3).weight('finish') == 48              # moved, not multiplied
     assert find(measured, Class('convolutional', 64, 128, 1), 'backward_data') is None
 
 

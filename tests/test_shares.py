@@ -39,7 +39,7 @@ def test_shares_are_no_larger_than_room_and_speed_allow():
     (least, room) = by_memory((1, 1), [(30, 10)])
     assert least == pytest.approx((2 / 3, 1 / 3)) and room == pytest.approx((3 / 4, 1 / 4))
     for shares in by_memory((1, 2), [(100, -5)]):
-        assert sum(shares) == pytest.approx(1) and 0 < shares[1] < .05
+        assert sum(shares) == pytest.approx(1) and .01 < shares[1] < .05
 
 
 def least_for_all(network, ranks, batch, machine):

@@ -1,7 +1,7 @@
 """Ways to cut: parts sized by speed, on blocks, never empty where there is room."""
 import pytest
 
-from mpi_ftp.ways import Way, cut, sized, words
+from mpi_ftp.ways import Way, cut, factors, sized, words
 
 
 def test_parts_are_sized_by_speed():
@@ -29,3 +29,8 @@ def test_a_way_that_does_not_fit_is_none():
     assert Way((1, 1, 8, 1)).edges((1, 16, 7, 99)) is None
     assert Way((1, 6, 1, 1)).edges((1, 40, 7, 7))[1] == (0, 16, 32, 40, 40, 40, 40)
     assert words((2, 3, 4, 1)) == '4x1 filters/3 samples/2'
+
+
+def test_factors_make_the_number_and_fit():
+    assert factors(6, (3, 9, 9), 2) == [(1, 3, 2), (1, 2, 3), (1, 6, 1), (1, 1, 6), (2, 3, 1), (2, 1, 3)]
+    assert factors(6, (3, 2, 9), 1) == [(1, 2, 3), (1, 1, 6)] and factors(5, (3, 1, 1), 4) == []
