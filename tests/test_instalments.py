@@ -48,6 +48,16 @@ def test_equals_one_rank(way, tmp_path):
     assert not in_instalments(without)
 
 
+@pytest.mark.mpi(2, 3)
+def test_a_tensor_that_others_read_too(tmp_path):
+    """What their gradients brought stays when the first instalment returns."""
+    comm = comm_module.world()
+    network = make_network(tmp_path, conv(64) + conv(64) + '[shortcut]\nfrom=-2\nactivation=linear\n' + HEAD, 12, 13, name=f'{comm.rank}.cfg')
+    plan = cut(network, comm.size, 2, 'CCC')
+    compare_with_one_rank(network, plan, comm, overlap='always')
+    assert 1 in in_instalments(run(network, plan, comm, steps=1, overlap='always')[2])
+
+
 @pytest.mark.mpi(4)
 def test_recomputed_in_float32_and_without_training(tmp_path):
     comm = comm_module.world()

@@ -1,4 +1,6 @@
 """Sums of gradients: right on any placement of ranks, the same bits on all of them, in half precision without drift."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,8 @@ class Placed:
 
 def test_stages():
     assert by_host(Placed(comm_module.Alone(), 'a')) == ((0,),)
+    mixed = SimpleNamespace(size=6, host_names=list('abacab'))
+    assert by_host(mixed) == ((0, 2, 4), (1, 5), (3,)) and by_host(mixed, flat=True) == ((0, 1, 2, 3, 4, 5),)
     hosts = ((0, 1, 2), (3,), (4, 5))
     assert stages(hosts, 0) == [Stage((0, 1, 2), 1, False), Stage((0, 3, 4), 3, True)]
     assert stages(hosts, 3) == [Stage((0, 3, 4), 3, True)] and stages(hosts, 5) == [Stage((4, 5), 1, False)]
@@ -135,11 +139,12 @@ def test_small_sums_in_one_round_add_in_the_order_of_ranks():
 
 @pytest.mark.mpi(2)
 def test_pieces_of_two_lanes_never_share_a_tag(monkeypatch):
-    """They may start in another order on another rank."""
+    """They may start in another order on another rank. Nor do those of a lane that are under way together."""
     comm, tags = comm_module.world(), []
     monkeypatch.setattr(Placed, 'messages', lambda self, sends, receives, tag: tags.append(tag) or self.comm.messages(sends, receives, tag))
     _, sums = reduce(comm, 'ab', (4000, 16 * 30000), np.float32, monkeypatch, lanes={0: 0, 2: 1})
     first, second = (len(lane.pieces) for lane in sums.lanes)
     each = len(tags) // (first + second)                            # tags of a piece; lanes are made one after the other
     assert first and first + second > reduction.TURNS and len(tags) == each * (first + second)
+    assert len(set(tags[:first * each])) == first * each
     assert not set(tags[:first * each]) & set(tags[first * each:]) and max(tags) < 32000

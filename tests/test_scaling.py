@@ -15,6 +15,7 @@ from mpi_ftp import comm as comm_module
 from mpi_ftp.compare import alternative
 from mpi_ftp.contest import Contestant, Entry, Figures, Room, operations
 from mpi_ftp.errors import JobError
+from mpi_ftp.footprint import Footprint
 from mpi_ftp.manual import named, sweep
 from mpi_ftp.network import PICTURE
 from mpi_ftp.plan import by_hand
@@ -122,6 +123,9 @@ def test_contestants_share_memory_and_weights(tmp_path, mpi_ranks):
         assert [losses[1 + together.index(contestant)], losses[-1]] == pytest.approx(losses[:1] * 2, rel=1e-5)      # pictures are each plan's own
         mine, alone = contestant.model.parameters.grads, apart.model.parameters.grads
         assert np.abs(mine - alone).max() <= 1e-4 * np.abs(alone).max() > 0
+    for entry in Entry(by_hand(network, 1, batch, (1, 1), [0]), everywhere=True), Entry(by_hand(network, 1, batch, (1, 1), [0])):
+        needs = Footprint(network, entry.plan, made_up_machine()).arena(0, True)
+        assert len(Room(world, network, [entry], machine).pages.map) == (needs if entry.everywhere or world.rank == 0 else 1)
     together[0].turn(1)
     together[0].turn(2)
     figures = together[0].figures()

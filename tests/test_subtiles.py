@@ -112,6 +112,7 @@ def test_parts_own_the_tile_and_hold_what_it_holds(name, parts, tmp_path):
     for group in (replace(g, parts=parts) for g in plan.groups):
         for rank in range(4):
             whole, shares = plan.share(network, layouts, group, rank), part_shares(network, group, layouts, rank)
+            assert len(shares) == 1 or not any(s.owned[group.last].empty for s in shares)
             for index in range(group.start, group.stop):
                 owned = [s.owned[index] for s in shares]
                 assert sum(box.size for box in owned) == layouts[index][rank].size

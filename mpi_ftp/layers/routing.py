@@ -73,7 +73,7 @@ class Shortcut(Layer):
     def __init__(self, index, sources, in_shapes, activation='linear', section=None):
         (_, h, w), (_, other_h, other_w) = in_shapes
         self.stride = max(1, other_h // h)
-        if (other_h // h, other_w // w) != (self.stride, self.stride) or -(-other_h // self.stride) < h or -(-other_w // self.stride) < w:
+        if (other_h // h, other_w // w) != (self.stride, self.stride):
             raise CfgError(f'layer {index} [shortcut] adds a {other_h}x{other_w} map to a {h}x{w} one: expected the same size or a whole multiple')
         self.activation, self.two_phase = activation, activation != 'linear'
         super().__init__(index, sources, in_shapes, in_shapes[0], section)
