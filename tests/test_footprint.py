@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 from planning_core import made_up_machine, network_of
 
-from mpi_ftp.footprint import LATER, Course, Footprint
+from mpi_ftp.footprint import EVALUATION, LATER, PLOTS, STAYS, Course, Footprint
 from mpi_ftp.memory import Arena
 from mpi_ftp.plan import GroupPlan, Plan, by_hand
 from mpi_ftp.step_buffers import group_buffers
@@ -42,5 +42,9 @@ def test_what_a_run_does_not_do_takes_no_memory(tmp_path):
     busy, quiet, hasty = (Footprint(network, plan, machine, course=course) for course in (Course(), Course(False, False), Course(False, False, ahead=0)))
     assert busy.phases() == ['training', 'evaluation', 'saving'] and quiet.phases() == ['training', 'saving']
     assert busy.phase(0, 'training')['process'] > quiet.phase(0, 'training')['process'] == machine.base + LATER        # what drawing leaves, and evaluating
+    assert quiet.phase(0, 'saving')['process'] == machine.base + LATER + PLOTS
+    asked = Footprint(network, plan, machine, training=False)
+    assert asked.phases() == ['evaluation'] and asked.phase(0, 'evaluation')['process'] == machine.base + LATER
+    assert busy.phase(0, 'evaluation')['process'] == machine.base + LATER + EVALUATION + STAYS['saving']
     assert busy.phase(0, 'saving')['pictures'] == 2 * hasty.phase(0, 'training')['pictures'] > quiet.phase(0, 'saving')['pictures'] == 0
     assert 2 * quiet.parameters(0) == 3 * quiet.parameters(0, 'saving') > 0

@@ -17,6 +17,7 @@ from mpi_ftp.footprint import Footprint
 from mpi_ftp.inference import plan_inference, planned, typical_machine
 from mpi_ftp.job import Job
 from mpi_ftp.model import Model
+from mpi_ftp.network import Network
 from mpi_ftp.search import find_plan
 
 
@@ -93,3 +94,10 @@ def test_weights_wait_in_a_file_where_nothing_else_keeps_to_the_memory(tmp_path,
     with pytest.raises(MemoryRefused):
         planned(alone, network, 1, tight, beside=most)
     assert planned(alone, network, 1, Job(cfg=network.path), paged=True)[1]
+
+
+def test_groups_by_hand_end_with_the_layer_that_is_asked_for(tmp_path):
+    network = network_of(tmp_path)
+    part = Network(network.shape, network.layers[:6], network.net, network.path)
+    plan = plan_inference(part, 1, 1, Job(cfg=network.path, groups=(0, 4, 8)), last=5)
+    assert [(group.start, group.stop) for group in plan.groups] == [(0, 4), (4, 6)]
