@@ -51,6 +51,20 @@ def test_difficult_truths_count_neither_way():
     assert np.isnan(everything.map50) and everything.as_dict()['mAP50'] is None
 
 
+def test_of_equal_overlaps_voc_takes_a_truth_that_counts():
+    truths = [[0, 0, .5, .5, .2, .2]] * 2
+    assert metrics.evaluate([[0, 0, .9, .5, .5, .2, .2]], truths, NAMES, ignored=[1, 0]).ap50[0] == 1
+
+
+@pytest.mark.parametrize('inside, precision', [(.48, .5), (.52, 1)])
+def test_half_of_a_detection_in_a_crowd_is_enough(inside, precision):
+    """Of its own area, however large the crowd is."""
+    truths = [[0, 0, .3, .5, .2, .2], [0, 0, .8, .8, .1, .1]]
+    found = [[0, 0, .9, .3 + .2 * (1 - inside), .5, .2, .2], [0, 0, .8, .8, .8, .1, .1]]
+    result = metrics.evaluate(found, truths, NAMES, ignored=[2, 0])
+    assert result.ap50[0] == result.coco[0, 0] == pytest.approx(precision)
+
+
 def test_detections_inside_a_crowd_are_no_false_alarms():
     truths = [[0, 0, .5, .5, .8, .8], [0, 0, .5, .5, .2, .2]]
     found = [[0, 0, .9, .3, .3, .1, .1], [0, 0, .85, .9, .9, .1, .1], [0, 0, .8, .5, .5, .2, .2]]        # inside, a quarter inside, the other truth
