@@ -94,3 +94,12 @@ def test_refused_options(words, message):
 def test_required(tmp_path):
     with pytest.raises(JobError, match='some.toml: data is missing: give --data'):
         parse(write(tmp_path, 'cfg = "a"'), required=('cfg', 'data'))
+
+
+def test_the_least_and_what_is_below_it():
+    least = {'--batch': 1, '--subdivisions': 1, '--iterations': 1, '--seed': 0, '--threads': 1, '--checkpoint-every': 1, '--val-every': 0, '--ranks': 1}
+    given = parse(*(word for option, number in least.items() for word in (option, str(number))))
+    assert [getattr(given, option[2:].replace('-', '_')) for option in least] == list(least.values())
+    for option, number in least.items():
+        with pytest.raises((SystemExit, JobError)):
+            parse(option, str(number - 1))
