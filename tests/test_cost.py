@@ -7,6 +7,7 @@ import pytest
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp.cost import CostModel
+from mpi_ftp.curves import Curve
 from mpi_ftp.extents import Extents, cells
 from mpi_ftp.plan import GroupPlan, Plan, by_hand, per_layer
 from mpi_ftp.refine import with_early_starts
@@ -225,3 +226,20 @@ def test_ranks_that_own_nothing_cost_nothing(tmp_path):
     assert many.price(by_hand(network, 4, 1, (1, 2), per_layer(network))).parts == two.price(by_hand(network, 2, 1, (1, 2), per_layer(network))).parts
     quick = CostModel(network, made_up_machine(4, speeds=(10.0, 1.0, 10.0, 1.0), picture=1e-6), 1, 4, order=(1, 3, 0, 2))
     assert quick.price(by_hand(network, 4, 1, (1, 1), [0])).parts == alone
+
+
+def test_a_pool_in_one_pass_with_the_norm_before_it_spares_its_own(tmp_path):
+    """Each way it costs what the common pass takes more than norm and activation alone; where the pool begins a group nothing changes."""
+    network, plain = network_of(tmp_path), made_up_machine()
+    common = [Curve(plain.curves[0].layer, name, (100, 10000), (1.2e-5, 1.2e-3)) for name in ('finish_pooled', 'unfinish_pooled')]
+    before, after = (CostModel(network, machine, 1, 1) for machine in (plain, replace(plain, curves=(*plain.curves, *common))))
+    apart, fused = (by_hand(network, 1, 1, (1, 1), starts) for starts in (per_layer(network), [0]))
+    assert after.price(apart).parts == before.price(apart).parts
+
+    def seconds(index, name):
+        curve, (_, h, w) = after.machine.curve(network.layers[index], name), network.layers[index].out_shape
+        return float(curve(np.array([curve.layer.pixels(h, w)]))[0])
+    for part, own, alone, pooled in (('forward', 'forward', 'finish', 'finish_pooled'), ('backward', 'backward_data', 'unfinish', 'unfinish_pooled')):
+        spared = before.price(fused).parts[part] - after.price(fused).parts[part]
+        calls = 0 if part == 'forward' else 3 * plain.call                                              # of two each way back one is spared
+        assert spared - calls == pytest.approx(sum(seconds(pool, own) + seconds(pool - 1, alone) - seconds(pool - 1, pooled) for pool in (1, 3, 5)))
