@@ -63,7 +63,8 @@ class Machine:
 
     def curve(self, layer, pass_):
         """Seconds of a pass of a network's layer against output pixels, or None where the layer has no such pass."""
-        return find(self.curves, class_of(layer), pass_)
+        has = layer.tensors if pass_ == 'backward_weights' else layer.two_phase or 'finish' not in pass_
+        return find(self.curves, class_of(layer), pass_) if has else None
 
     def placed(self, ranks):
         """This machine with `ranks` ranks: those measured, else one to a host, the first ones as quick as measured and further ones typical."""

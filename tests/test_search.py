@@ -199,7 +199,7 @@ def test_one_rank_alone_where_links_are_too_slow(tmp_path):
 def test_two_of_six_work_where_sums_over_more_take_long(tmp_path):
     sums = ((2, 1e-4, .02), (3, .03, 3.0), (4, .04, 4.0))
     fewer = tuple((ranks, nbytes, seconds) for ranks, small, large in sums for nbytes, seconds in ((256, small), (256 << 10, large)))
-    machine = made_up_machine(6, (1e-5, 1e8), flops=1e8, sums=((256, .05), (256 << 10, 5.0)), fewer=fewer)
+    machine = made_up_machine(6, (2e-2, 1e6), flops=1e8, sums=((256, .05), (256 << 10, 5.0)), fewer=fewer)
     plan = find_plan(network_of(tmp_path), 6, 4, machine)
     assert {prod([len(edges) - 1 for edges in group.edges]) for group in plan.groups} == {2}
     assert [fewer_at_work(ranks, [0]) for ranks in (1, 2, 3, 5, 16)] == [[0], [1, 0], [2, 1, 0], [4, 3, 2, 1, 0], [15, 14, 13, 12, 10, 8, 4, 0]]
