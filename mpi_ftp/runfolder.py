@@ -146,12 +146,15 @@ class Silent:
 
 def terminal():
     """The terminal that somebody watches as an open file, or None. MPI_FTP_TERMINAL=0 or 1 (with COLUMNS) decides where given.
+    One on which nothing can be drawn anew (TERM=dumb) gets the lines of a log.
 
     Under a launcher stdout tells nothing (Open MPI gives rank 0 a pseudo-terminal even in a batch job), so the launcher's own is asked.
     """
     said = os.environ.get('MPI_FTP_TERMINAL')
-    if said in ('0', '1'):
-        return sys.stdout if said == '1' else None
+    if said == '0' or os.environ.get('TERM', '').lower() in ('dumb', 'unknown'):
+        return None
+    if said == '1':
+        return sys.stdout
     if not launched():
         return sys.stdout if sys.stdout.isatty() else None
     try:

@@ -128,6 +128,7 @@ def test_lines_of_a_batch_log(tmp_path, capsys, monkeypatch):
 def test_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('MPI_FTP_TERMINAL', '1')
     monkeypatch.setenv('COLUMNS', '100')
+    monkeypatch.setenv('TERM', 'xterm')
     run = runfolder.open_run(tmp_path)
     with run.progress(2) as progress:
         progress.step(1, 'loss 3')

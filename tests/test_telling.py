@@ -12,6 +12,7 @@ def hasty(monkeypatch):
     monkeypatch.setattr(telling, 'PATIENCE', .02)
     monkeypatch.setattr(telling, 'INTERVAL', .05)
     monkeypatch.setenv('COLUMNS', '100')
+    monkeypatch.setenv('TERM', 'xterm')
 
 
 def wait_for(text, stream):
@@ -37,6 +38,13 @@ def test_a_bar_for_who_watches(monkeypatch, capsys):
     with told('compiling') as tell:
         tell(.5)
         assert 'compiling' in wait_for('compiling', lambda: capsys.readouterr().out)
+
+
+def test_lines_where_no_bar_can_be_drawn(monkeypatch, capsys):
+    monkeypatch.setenv('MPI_FTP_TERMINAL', '1')
+    monkeypatch.setenv('TERM', 'dumb')
+    with told('compiling'):
+        assert 'compiling: after ' in wait_for(' s\n', lambda: capsys.readouterr().err)
 
 
 def test_what_is_over_soon_is_not_told(monkeypatch, capsys):
