@@ -12,7 +12,6 @@ from pathlib import Path
 
 from .errors import JobError
 
-
 DAMAGED = OSError, RuntimeError, KeyError, IndexError, ValueError, TypeError, AttributeError         # what h5py raises inside files with wrong bytes
 UNREADABLE = OSError, ValueError, TypeError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error        # what numpy.load raises for files that are no arrays
 

@@ -77,24 +77,24 @@ def plan_again(world, network, batch, job, plan, machine, watch, course=Course()
 def known_machine(world, network, batch, job, room):
     """The job's machine file, measured and written again where it belongs to another processor, library or number of threads; else measured (collective)."""
     if not job.machine:
-        return measured(world, network, batch, room).sending(job.halos, job.gradients)
+        return measured(world, network, batch, room=room).sending(job.halos, job.gradients)
     machine = world.from_first(lambda: read_machine(job.machine))          # which other hosts need not have
     if not machine.signature and world.rank == 0:
         print(f'{job.machine} was not measured on these ranks ({machine.note or "nor does it say where"}): `mpi-ftp profile` measures them', flush=True)
     if machine.signature and world.broadcast(machine.signature != signature()):
         if world.rank == 0:
             print(f'{job.machine} was measured on {machine.signature}, this is {signature()}: measuring again', flush=True)
-        machine = measured(world, network, batch, room)
+        machine = measured(world, network, batch, room=room)
         if world.rank == 0:
             write_machine(job.machine, machine)
         world.barrier()
     return machine.sending(job.halos, job.gradients)
 
 
-def measured(world, network, batch, room=None):
-    """The Machine of the ranks at hand (collective)."""
+def measured(world, network, batch, **options):
+    """The Machine of the ranks at hand, see `measure` (collective)."""
     with telling('measuring layers and links', world.rank == 0) as tell:
-        return measure(world, network, batch, room=room, progress=tell)
+        return measure(world, network, batch, progress=tell, **options)
 
 
 def picture_seconds(side=256):

@@ -6,12 +6,10 @@ from . import job as jobs
 from .arguments import duration
 from .files import check_writable
 from .machine import write_machine
-from .measuring import measure
 from .network import read_network
-from .planning import mini_batch, picture_seconds
+from .planning import measured, mini_batch, picture_seconds
 from .profile_table import show
 from .session import load_kernels
-from .telling import telling
 
 KEYS = 'cfg', 'batch', 'subdivisions', 'threads', 'winograd', 'ranks'
 
@@ -29,8 +27,7 @@ def run(args):
         check_writable(args.output)
     network = read_network(job.cfg)
     load_kernels(world, job, {})
-    with telling('measuring layers and links', world.rank == 0) as tell:
-        machine = measure(world, network, mini_batch(network, job)[1], args.seconds, progress=tell, thorough=True)
+    machine = measured(world, network, mini_batch(network, job)[1], seconds=args.seconds, thorough=True)
     machine = replace(machine, picture=world.maximum(picture_seconds()))
     if world.rank == 0:
         write_machine(args.output, machine)

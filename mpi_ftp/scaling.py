@@ -15,10 +15,10 @@ from .contest import Entry, Figures, contest
 from .errors import UsageError
 from .files import check_writable, replacing
 from .machine import read_machine, write_machine
-from .measuring import measure
 from .network import read_network
 from .plan import Plan
 from .plan_table import brief
+from .planning import measured
 from .search import find_plan
 from .session import load_kernels, losses_of
 from .telling import telling
@@ -57,7 +57,7 @@ def run(args):
     load_kernels(world, job, losses_of(network))
     if world.rank == 0:
         print(f'{world.size} ranks, kernels are loaded', flush=True)
-    machine = world.from_first(lambda: read_machine(job.machine)) if job.machine else profile(world, network, max(args.batches))
+    machine = world.from_first(lambda: read_machine(job.machine)) if job.machine else measured(world, network, max(args.batches), seconds=4.0)
     if args.profile and world.rank == 0:
         write_machine(args.profile, machine)
     machine = machine.sending(job.halos, job.gradients)
@@ -82,12 +82,6 @@ def run(args):
             plans += rivals.plan_rows(by_name, figures) if by_name else []
     if world.rank == 0:
         tell(args, rows, plans, machine)
-
-
-def profile(world, network, batch):
-    """The Machine of the ranks at hand (collective)."""
-    with telling('measuring layers and links', world.rank == 0) as tell:
-        return measure(world, network, batch, 4.0, progress=tell)
 
 
 def asked(args, size):
