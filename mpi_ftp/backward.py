@@ -14,13 +14,13 @@ from .waiting import do_nothing
 class Target:
     """Where a layer's gradient of one input goes: into a view, and, where one is there already, from there to `sum`.
 
-    partial: the gradient tile must be zero before, as this layer does not write all of it.
+    zeros: views of the gradient tile that must be zero before, as this layer does not write them, or adds to them.
     """
     source: int
     box: object
     into: object
     sum: object
-    partial: bool
+    zeros: list
     origin: tuple
 
 
@@ -80,7 +80,8 @@ class BackwardPass:
             view = self.d[source][box]
             into = buffers.tile(arena, ('add', index, k)).array if adds else view
             origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
-            targets.append(Target(source, box, into, view if adds else None, adds or box != self.d[source].region, origin))
+            zeros = [self.d[source][left] for left in ([self.d[source].region] if adds else self.d[source].region.minus(box))]
+            targets.append(Target(source, box, into, view if adds else None, zeros, origin))
         pieces, data = [], []
         if layer.tensors and not region.empty:
             for piece in halves(region) if self.twice and index == self.run.plan.start else [region]:
@@ -132,8 +133,8 @@ class BackwardPass:
         state.boxes = step.boxes
         for target in [] if part else step.targets:
             there = target.source in self.touched or target.source in self.run.layers and target.source in self.arrived
-            if target.partial and not there:
-                self.d[target.source].array[...] = 0
+            for view in target.zeros if not there else ():
+                view[...] = 0
         if layer.is_head:
             for target in step.targets:
                 Tile(target.box, target.into).set_plain(target.box, self.run.model.seeds[index])

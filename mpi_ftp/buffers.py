@@ -113,7 +113,8 @@ class GroupBuffers:
 
     def __init__(self, network, group, share, clock, dtype, training, aliased, export_end, direct=()):
         """aliased: sources whose owned tile is read in place; export_end: {layer: last event at which other groups read its tile};
-        direct: sources whose gradient is written where the layer that made them reads it."""
+        direct: sources whose gradient is written where the layer that made them reads it.
+        inside: {key: (GroupBuffers, key)} of tiles that are a part of another group's; guests: {key: (first, last)} of such parts of tiles here."""
         self.network, self.group, self.share, self.clock = network, group, share, clock
         self.dtype, self.training, self.aliased, self.export_end, self.direct = dtype, training, aliased, export_end, direct
         self.keep = training and not group.again
@@ -121,7 +122,7 @@ class GroupBuffers:
         self.sources = sources_of(network, group.start, group.stop)
         self.pads = pad_values(network, share, group.start, group.stop)
         self.pooled = pooled(network, group, share, training)
-        self.regions = {}
+        self.regions, self.inside, self.guests = {}, {}, {}
 
     @cached_property
     def wanted_again(self):
@@ -148,14 +149,19 @@ class GroupBuffers:
         return n * b * h * w * lanes * self.dtype.itemsize
 
     def declare(self):
-        """The list of Buffers."""
+        """The list of Buffers; that of a group whose tiles lie inside another's comes first."""
         buffers = []
 
         def add(key, index, region, first, last):
             if key in self.outside:
                 return
             self.regions[key] = (index, region)
-            buffers.append(Buffer(key, self.nbytes(index, region), first, last))
+            if key in self.inside:
+                host, place = self.inside[key]
+                host.guests[place] = first, last
+                return
+            begun, done = self.guests.get(key, (first, last))
+            buffers.append(Buffer(key, self.nbytes(index, region), min(first, begun), max(last, done)))
 
         self._declare_forward(add)
         if self.training:
@@ -228,6 +234,9 @@ class GroupBuffers:
     def tile(self, arena, key):
         """The Tile of a declared buffer."""
         index, region = self.regions[key]
+        if key in self.inside:
+            host, place = self.inside[key]
+            return Tile(region, host.tile(arena, place)[region])
         return Tile(region, arena.array(key, storage_shape(region, self.network.block(index)), self.dtype))
 
 

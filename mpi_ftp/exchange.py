@@ -66,7 +66,7 @@ class Exchange:
 
     def start_backward(self, dx, dy, add=False):
         """Begin to send the gradients of what was received back to the owners. `finish` writes dx (owned) = (or +=) the sum of all copies'
-        gradients, in rank order so that it is reproducible."""
+        gradients, in rank order so that it is reproducible. Where dx is a part of dy, its own gradients are there: then only with `add`."""
         self._start(self._back, dx, dy, add)
 
     def finish(self, meanwhile=do_nothing):
@@ -103,7 +103,7 @@ class Exchange:
             else:
                 after.append(self.unpack(y[box], buffer))
             receives.append((peer, buffer))
-        meanwhile = [partial(np.copyto, y[self.keeps], x[self.keeps])] if not self.keeps.empty else []
+        meanwhile = [partial(np.copyto, y[self.keeps], x[self.keeps])] if not self._in_place(x, y) else []
         meanwhile += [partial(y[box].fill, self.pad_value) for box in self.padding]
         return Journey((x.array, y.array), self.comm.messages(sends, receives, self.tag), before, meanwhile, after)
 
@@ -111,7 +111,7 @@ class Exchange:
         """The Journey of gradients."""
         sends, before = self._leaving(self.receives, self.into, dy)
         after = [] if add else [partial(dx.array.fill, 0)]
-        if not self.keeps.empty:
+        if not self._in_place(dx, dy):
             after.append(kernels.add.ready(dx[self.keeps], dy[self.keeps]))
         after += [self.unpack(dx[box], buffer, add=True) for (_, box), buffer in zip(self.sends, self.out)]
         receives = [(peer, buffer) for (peer, _), buffer in zip(self.sends, self.out)]
@@ -127,6 +127,10 @@ class Exchange:
                 before += [] if gapless else [self.pack(buffer, tile[box])]
             sends.append((peer, packed[box]))
         return sends, before
+
+    def _in_place(self, owned, held):
+        """Whether what does not travel is in its place already: the owned tile is a part of the held one, or nothing is kept."""
+        return self.keeps.empty or owned[self.keeps].ctypes.data == held[self.keeps].ctypes.data
 
     def _gapless(self, view):
         return view.flags.c_contiguous and not self.half

@@ -64,7 +64,7 @@ class MessageCosts:
             here = overlap(held, mine)
             arriving = (sizes - here) * moved[:, None]
             near = np.minimum(near, own_part(here, sizes, mine))
-            copied = copied + 2 * sizes * moved[:, None]
+            copied = copied + 2 * np.where(lies_inside(here, mine), arriving, sizes) * moved[:, None]
             owners = max(1, prod(int((side > 0).sum()) for side in lengths(mine)))
             peers = messages_to(held, arriving, mine)
             if summed and not self.one_host:
@@ -149,6 +149,15 @@ def overlap(held, mine):
         b = b if b.shape[2] == 1 else b[:, :, j[:count]]
         sides.append(np.maximum(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0))
     found[:, :count] = prod(sides)
+    return found
+
+
+def lies_inside(here, mine):
+    """Whether a rank holds all that it owns, and so need not copy it; see step_buffers.settle_inside. here: numbers both held and owned."""
+    owned = product(lengths(mine))
+    count = min(here.shape[1], owned.shape[1])
+    found = np.zeros(here.shape, bool)
+    found[:, :count] = here[:, :count] == owned[:, :count]
     return found
 
 

@@ -135,7 +135,9 @@ class Model:
     def receive_gradient(self, source, exchange):
         """Add what a group returns for one of its inputs to the gradient of the layer that made it."""
         if source not in self.arrived:
-            self.home[source].d[source].array.fill(0)
+            home = self.home[source]
+            if ('d', source) not in home.buffers.inside:
+                home.d[source].array.fill(0)
             self.arrived.add(source)
         exchange.finish(self.poll)
 

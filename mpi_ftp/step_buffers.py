@@ -90,7 +90,24 @@ def group_buffers(network, plan, layouts, shares, rank, dtype, training, parts_o
         direct = directly(network, plan, group, layouts, held, rank) if training else ()
         about = network, group, share, clock, dtype, training, aliased, ends, direct
         made.append(PartedBuffers(*about, parts_of(network, group, layouts, rank, training)) if group.parted else GroupBuffers(*about))
+    for reader in made:
+        for source in reader.sources:
+            if source != PICTURE:
+                settle_inside(reader, source, next(home for home in made if source in home.layers), layouts[source][rank])
     return made
+
+
+def settle_inside(reader, source, home, owned):
+    """Let what a group gives, and the gradient of it, be a part of the tile with halos in which another group reads it: nothing is copied from one to the other."""
+    if owned.empty or home.group.parted or reader.group.parted:
+        return
+    key, place = ('y', source, 0), ('in', reader.group.start, source)
+    if source not in reader.aliased and key not in home.inside and home.share.held[source] in reader.share.held[source]:
+        home.inside[key] = reader, place
+    others = [r for r in home.network.readers[source] if r not in home.layers and r not in reader.layers]
+    back = reader.share.gradient.get(source, NOTHING)
+    if reader.training and source not in reader.direct and not others and home.share.gradient[source] == owned and owned in back:
+        home.inside['d', source] = reader, ('d', reader.group.start, source)
 
 
 def directly(network, plan, group, layouts, shares, rank):

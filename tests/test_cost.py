@@ -9,6 +9,7 @@ from planning_core import made_up_machine, network_of
 from mpi_ftp.cost import CostModel
 from mpi_ftp.curves import Curve
 from mpi_ftp.extents import Extents, cells
+from mpi_ftp.message_cost import lies_inside, overlap
 from mpi_ftp.plan import GroupPlan, Plan, by_hand, per_layer
 from mpi_ftp.refine import with_early_starts
 from mpi_ftp.region import Region, balanced
@@ -90,6 +91,16 @@ def test_messages_are_what_ranks_hold_and_do_not_own(tmp_path, cut):
     assert row['halo_bytes'] == 4 * max(came)
     busy = came.index(max(came))
     assert row['messages'] == sum(not (held[busy] & mine).empty for rank, mine in enumerate(layouts[1]) if rank != busy)
+
+
+def test_what_is_copied_is_what_a_rank_owns_and_does_not_hold():
+    """Two ranks hold rows, and one more; own these rows, filters, all by one."""
+    def sides(*cuts):
+        return tuple(np.array([edges[:-1], edges[1:]])[:, None] for edges in cuts)
+    held = *sides((0, 2), (0, 32)), np.array([[[0, 19]], [[21, 40]]]), *sides((0, 12))
+    for filters, rows, expected in ((0, 32), (0, 20, 40), [True, True]), ((0, 16, 32), (0, 40), [False, False]), ((0, 32), (0, 40), [False, False]):
+        mine = sides((0, 2), filters, rows, (0, 12))
+        assert lies_inside(overlap(held, mine), mine).tolist() == [expected]
 
 
 def test_one_rank_costs_the_sum_of_its_layers(tmp_path):
