@@ -13,7 +13,7 @@ from .layout import check_channels, check_maps, check_same
 from .naive_elementwise import ACTIVATIONS
 from .prepared import prepared
 from .rows import NATIVES
-from .threads import Spread, spread, streams
+from .threads import Spread, streams
 
 PIECE = 512             # pixels summed in float32
 CHUNK = 2 ** 17         # bytes written from first to last, where the whole is written from last to first
@@ -63,12 +63,14 @@ def activate_backward(dz, dy, z, scale, shift, a, b, c, activation):
     return Spread(z.shape[0] * z.shape[1], partial(_activate_backward.of(z.dtype), native, dz, dy, z, scale, shift, a, b, c))
 
 
-def sgd(w, v, g, rate, momentum, decay):
-    """Flat arrays: v = momentum * v + g + decay * w, then w -= rate * v, and g = 0."""
-    if not w.size == v.size == g.size:
-        raise ValueError(f'arrays of the same size are expected, not of {w.size}, {v.size} and {g.size} numbers')
-    spread(-(-w.size // 4096), lambda first, last: _sgd(*(part[first * 4096:last * 4096] for part in (w, v, g)),
-                                                        rate, momentum, decay))
+def sgd(w, v, g, parts):
+    """The work, given (rate, momentum, decay), of a step on some parts of flat arrays: v = momentum * v + g + decay * w, then w -= rate * v, and g = 0.
+
+    parts: int64 (count, 3): first number, last, and whether decay pulls there.
+    """
+    if not w.size == v.size == g.size or parts.size and not 0 <= parts[:, :2].min() <= parts[:, :2].max() <= w.size:
+        raise ValueError(f'arrays of the same size, and parts inside, are expected, not of {w.size}, {v.size} and {g.size} numbers')
+    return Spread(len(parts), partial(_sgd.of(w.dtype), w, v, g, parts))
 
 
 # Drivers: blocks first ... last (counted over samples too where no sum is wanted). Sums are taken from the first block to the
@@ -142,9 +144,13 @@ def _activate_backward(native, dz, dy, z, scale, shift, a, b, c, first, last):
                               address(a[k]), address(b[k]), address(c[k])))
 
 
-@kernel('c1 c1 c1 s s s')
-def _sgd(w, v, g, rate, momentum, decay):
-    for i in range(w.size):
-        v[i] = momentum * v[i] + g[i] + decay * w[i]
-        w[i] -= rate * v[i]
-        g[i] = 0
+@kernel('c1 c1 c1 n2 s s s i i')
+def _sgd(w, v, g, parts, rate, momentum, decay, first, last):
+    none = w.dtype.type(0)
+    for k in range(first, last):
+        pull = decay if parts[k, 2] else none
+        weights, speeds, slopes = w[parts[k, 0]:parts[k, 1]], v[parts[k, 0]:parts[k, 1]], g[parts[k, 0]:parts[k, 1]]
+        for i in range(weights.size):
+            speeds[i] = momentum * speeds[i] + slopes[i] + pull * weights[i]
+            weights[i] -= rate * speeds[i]
+            slopes[i] = 0

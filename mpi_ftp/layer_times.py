@@ -214,5 +214,5 @@ def memory_rates(megabytes=8):
     rates = {}
     for name, run in (('copy', lambda: a.__setitem__(slice(None), b)), ('add', lambda: kernels.add(*(x.reshape(1, 1, 1, -1, 16) for x in (a, b))))):
         rates[name] = min(seconds(run) for _ in range(3)) / a.nbytes
-    rates['sgd'] = min(seconds(kernels.sgd, a, b, c, 0.0, .9, 1e-4) for _ in range(3)) / count
+    rates['sgd'] = min(seconds(kernels.sgd(a, b, c, np.array([[0, count, 1]])), 0.0, .9, 1e-4) for _ in range(3)) / count
     return rates

@@ -2,10 +2,14 @@
 
 Until then its gradients may still be added up. What a network's late layers weigh, most of it all, thus travels during the next forward pass, too.
 """
+import numpy as np
+
 from . import kernels
 from .region import Region
 
 LANES = 2
+PART = 1 << 15              # numbers that one thread takes at a time
+BETWEEN = 32                # such parts between two looks at sums under way
 
 
 def lanes(network, count=LANES):
@@ -26,17 +30,21 @@ class Optimizer:
 
     def __init__(self, parameters, reduction, lanes, late=True):
         self.parameters, self.reduction, self.of_layer, self.late = parameters, reduction, lanes, late
-        self.own, self.lanes = [], [[] for _ in reduction.lanes]
+        own, shared = [], [[] for _ in reduction.lanes]
         for layer, first, last, comm in parameters.buckets:
             segments = [s for s in parameters.segments if first <= s.first < last]
-            (self.own if comm.size == 1 else self.lanes[lanes[layer]]).extend(segments)
+            (own if comm.size == 1 else shared[lanes[layer]]).extend(segments)
+        flat = parameters.flat, parameters.momentum, parameters.grads
+        rows = parts(own)
+        self.own = [kernels.sgd(*flat, rows[i:i + BETWEEN]) for i in range(0, len(rows), BETWEEN)]
+        self.lanes = [kernels.sgd(*flat, parts(segments)) for segments in shared]
         self.done = len(self.lanes)             # lanes that have taken their step
 
     def step(self, rate, momentum, decay):
         """Begin a step: what no other rank shares takes it now. Decay pulls on filters only, as in Darknet."""
         self.rates, self.done = (rate, momentum, decay), 0
-        for segment in self.own:
-            self._take(segment)
+        for take in self.own:
+            take(*self.rates)
             self.reduction.poll()
         if not self.late:
             self.settle()
@@ -46,11 +54,18 @@ class Optimizer:
         count = len(self.lanes) if layers is None else 1 + max(self.of_layer[layer] for layer in layers)
         while self.done < count:
             self.reduction.wait(self.done + 1)
-            for segment in self.lanes[self.done]:
-                self._take(segment)
+            self.lanes[self.done](*self.rates)
             self.done += 1
 
-    def _take(self, s):
-        rate, momentum, decay = self.rates
-        own = self.parameters
-        kernels.sgd(own.flat[s.first:s.last], own.momentum[s.first:s.last], own.grads[s.first:s.last], rate, momentum, decay if s.name == 'filters' else 0.0)
+
+def parts(segments):
+    """Rows (first, last, whether decay pulls) of what a step takes at a time, for kernels.sgd: segments side by side that it treats alike as one."""
+    joined = []
+    for s in segments:
+        pulled = s.name == 'filters'
+        if joined and joined[-1][1:] == [s.first, pulled]:
+            joined[-1][1] = s.last
+        else:
+            joined.append([s.first, s.last, pulled])
+    rows = [(a, min(last, a + PART), pulled) for first, last, pulled in joined for a in range(first, last, PART)]
+    return np.array(rows, np.int64).reshape(-1, 3)

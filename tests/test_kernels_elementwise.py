@@ -194,11 +194,19 @@ def test_add_pack_unpack(dtype, shape):
 @DTYPES
 @pytest.mark.parametrize('size', [0, 1, 37])
 def test_sgd(dtype, size):
+    """Two parts, one with decay, and numbers around them that stay as they are."""
     rng = np.random.default_rng(6)
-    w, v, g = (rng.standard_normal(size).astype(dtype) for _ in range(3))
-    speed = 0.9 * v + g + 0.0005 * w
-    weight = w - 0.01 * speed
-    kernels.sgd(w, v, g, 0.01, 0.9, 0.0005)
-    np.testing.assert_allclose(v, speed, **near(dtype))
-    np.testing.assert_allclose(w, weight, **near(dtype))
-    assert not g.any()
+    w, v, g = (rng.standard_normal(2 * size + 5).astype(dtype) for _ in range(3))
+    one, two = slice(1, 1 + size), slice(3 + size, 3 + 2 * size)
+    before = [array.copy() for array in (w, v, g)]
+    speeds = [0.9 * v[part] + g[part] + pull * w[part] for part, pull in ((one, 0.0005), (two, 0))]
+    weights = [w[part] - 0.01 * speed for part, speed in zip((one, two), speeds)]
+    kernels.sgd(w, v, g, np.array([[part.start, part.stop, part is one] for part in (one, two)]))(0.01, 0.9, 0.0005)
+    for part, speed, weight in zip((one, two), speeds, weights):
+        np.testing.assert_allclose(v[part], speed, **near(dtype))
+        np.testing.assert_allclose(w[part], weight, **near(dtype))
+        assert not g[part].any()
+    for array, old in zip((w, v, g), before):
+        array[one] = old[one]
+        array[two] = old[two]
+        np.testing.assert_array_equal(array, old)

@@ -38,7 +38,8 @@ def maps(*shape):
     lambda: kernels.avgpool_forward(maps(1, 1, 1, 1, 16), maps(1, 1, 3, 6, 16)[:, :, :, ::2]),
     lambda: kernels.avgpool_backward(maps(1, 2, 3, 3, 16), maps(1, 1, 1, 1, 16)),
     lambda: kernels.narrow_with_error(kernels.message(16), *np.split(np.zeros(48, np.float32), [16])),
-    lambda: kernels.sgd(np.zeros(5, np.float32), np.zeros(4, np.float32), np.zeros(5, np.float32), .1, .9, 0),
+    lambda: kernels.sgd(np.zeros(5, np.float32), np.zeros(4, np.float32), np.zeros(5, np.float32), np.array([[0, 4, 0]])),
+    lambda: kernels.sgd(*np.zeros((3, 5), np.float32), np.array([[0, 6, 0]])),
     lambda: kernels.pack(np.zeros(15, np.float32), maps(1, 1, 1, 1, 16)),
     lambda: kernels.copy_channels(maps(1, 1, 2, 2, 16), 8, maps(1, 1, 2, 2, 16), 0, 9),
 ])
