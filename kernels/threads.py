@@ -10,6 +10,7 @@ import numpy as np
 LINE = 16                       # floats of a cache line
 STREAM_BYTES = 5_000_000        # larger arrays are gone from the caches before they are read again
 GAP = 2e-2                      # seconds of a long kernel between two looks at something else
+BRIEF = 4                       # times as long a kernel would have to take for one
 
 _team, _count, _aside = None, 1, None
 _local = threading.local()
@@ -60,19 +61,19 @@ class Spread:
 
     def __init__(self, units, work, whole=False):
         self.units, self.work, self.whole = units, work, whole
-        self.seconds = 0.0                              # of a unit, when this was last done by a thread that looks aside
+        self.seconds, self.brief = 0.0, False           # of a unit, when this was last done by a thread that looks aside; too short to be cut
 
     def __call__(self, *given):
         parts = min(_count, self.units)
         if parts > 1:
             _team.run(partial(self.work, *given), [self.units * i // parts for i in range(parts + 1)])
-        elif _aside is None or self.whole or self.units < 2 or _aside[0] != threading.get_ident():
+        elif self.brief or _aside is None or self.whole or self.units < 2 or _aside[0] != threading.get_ident():
             self.work(*given, 0, self.units)
         else:
             self._slices(given, _aside[1])
 
     def _slices(self, given, aside):
-        """In slices as long as GAP, half as long again at most; how long one takes, the one before tells, or the last time."""
+        """In slices as long as GAP, half as long again at most; how long one takes, the one before tells, or the last time. What is far shorter is not cut again."""
         first = 0
         while first < self.units:
             left = self.units - first
@@ -83,6 +84,7 @@ class Spread:
             first = last
             if first < self.units:
                 aside()
+        self.brief = BRIEF * self.seconds * self.units < GAP
 
 
 def spread(units, work, whole=False):

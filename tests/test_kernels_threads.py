@@ -98,9 +98,15 @@ def test_a_long_kernel_is_interrupted(monkeypatch):
         done.clear()
         threads.spread(640, lambda first, last: done.append((first, last)))
         assert 2 <= len(done) < 6                       # a short one, once unless this process is not at work
+        brief = threads.Spread(64, lambda first, last: done.append((first, last)))
+        brief()
+        assert brief.brief
+        done.clear()
+        brief()
+        assert done == [(0, 64)]
         known = threads.Spread(64, work)
         known()
-        assert known.seconds >= .001
+        assert known.seconds >= .001 and not known.brief
         for gap, first in ((.016, 16), (.03, 32), (.05, 64), (1e-4, 1)):        # how long a unit takes is known from the time before
             done.clear()
             monkeypatch.setattr(threads, 'GAP', gap)
