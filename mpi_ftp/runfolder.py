@@ -138,7 +138,7 @@ class Silent:
     def _nothing(self, *args, **values):
         return self
 
-    write = write_json = begin_metrics = row = settle = log = note = progress = finish = close = step = __enter__ = _nothing
+    write = write_json = begin_metrics = row = settle = log = note = progress = finish = close = step = within = __enter__ = _nothing
 
     def __exit__(self, *error):
         pass
@@ -198,6 +198,13 @@ class Lines:
         else:
             self.run.note(line)
 
+    def within(self, done, what):
+        """Step `done` is not over yet: `what` it is about, and how far."""
+        now = time.monotonic()
+        if now - (self.begun if self.told is None else self.told) >= self.interval:
+            self.told = now
+            self.run.log(f'iteration {done}/{self.total}  {what}')
+
     def left(self, done, now):
         """The time that the rest will take at the pace so far."""
         steps = done - self.first
@@ -228,6 +235,9 @@ class Bar(Lines):
             self.bar.stop()
         if self.screen is not sys.stdout:
             self.screen.close()
+
+    def within(self, done, what):
+        self.bar.update(self.task, description=what)
 
     def step(self, done, text=''):
         left = self.left(done, time.monotonic())

@@ -140,7 +140,7 @@ class Trainer:
                 self.watch.step(row)
                 times.append([row[name] for name in TIMES])
                 if self.iteration == self.total or job.val_every and self.iteration % job.val_every == 0:
-                    row.update(self.evaluate())
+                    row.update(self.evaluate(progress))
                 folder.row(**row)
                 progress.step(self.iteration, f'loss {row["loss"]:.4f}  rate {row["rate"]:.3g}  {row["seconds"]:.3f} s')
                 if self.iteration % job.checkpoint_every == 0 and self.iteration < self.total and not self.stop:
@@ -196,7 +196,7 @@ class Trainer:
         return f'the first output that is not finite is that of {self.network.layers[index].name}' if index < len(self.network) else \
             'all layers are finite, the loss itself is not'
 
-    def evaluate(self):
+    def evaluate(self, progress):
         """Metrics of the validation split with the weights at hand; empty where the run has none."""
         world = self.world
         if not self.course.evaluates:
@@ -204,7 +204,7 @@ class Trainer:
         self.model.rest()
         model = Model(self.network, self.plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
         split = self.job.val_split or 'val'
-        result = evaluate(world, model, self.job.data, split, self.job.reader)
+        result = evaluate(world, model, self.job.data, split, self.job.reader, lambda done: progress.within(self.iteration, f'evaluated {done:.0%} of {split}'))
         model.arena.release()
         trim()
         if world.rank:

@@ -113,16 +113,20 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_lines_of_a_batch_log(tmp_path, capsys, monkeypatch):
-    clock = iter([0.0, 2.0, 4.0, 14.0, 20.0])
+    clock = iter([0.0, 2.0, 4.0, 5.0, 13.0, 14.0, 20.0, 20.0])
     monkeypatch.setattr(runfolder.time, 'monotonic', lambda: next(clock))
     monkeypatch.setenv('MPI_FTP_TERMINAL', '0')
     run = runfolder.open_run(tmp_path)
     with run.progress(10, done=6) as progress:
-        for done in (7, 8, 9, 10):
+        for done in (7, 8):
+            progress.step(done, f'loss {done}')
+        for share in (.5, .8):
+            progress.within(9, f'evaluated {share:.0%} of val')
+        for done in (9, 10):
             progress.step(done, f'loss {done}')
     run.close()
-    assert capsys.readouterr().out.splitlines() == ['iteration 7/10  loss 7  0:00:06 left', 'iteration 9/10  loss 9  0:00:05 left', 'iteration 10/10  loss 10']
-    assert len((tmp_path / 'log.txt').read_text().splitlines()) == 4
+    assert capsys.readouterr().out.splitlines() == ['iteration 7/10  loss 7  0:00:06 left', 'iteration 9/10  evaluated 80% of val', 'iteration 10/10  loss 10']
+    assert len((tmp_path / 'log.txt').read_text().splitlines()) == 5
 
 
 def test_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
@@ -132,9 +136,12 @@ def test_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
     run = runfolder.open_run(tmp_path)
     with run.progress(2) as progress:
         progress.step(1, 'loss 3')
+        progress.within(2, 'evaluated 50% of val')
+        progress.bar.refresh()
         progress.step(2, 'loss 2')
     run.close()
-    assert '2/2' in capsys.readouterr().out and 'iteration 2/2  loss 2' in (tmp_path / 'log.txt').read_text()
+    shown = capsys.readouterr().out
+    assert '2/2' in shown and 'evaluated 50% of val' in shown and 'iteration 2/2  loss 2' in (tmp_path / 'log.txt').read_text()
 
 
 def test_other_ranks_are_silent(tmp_path, capsys):
@@ -142,6 +149,7 @@ def test_other_ranks_are_silent(tmp_path, capsys):
     run.begin_metrics(['iteration'])
     run.row(iteration=1)
     with run.progress(3) as progress:
+        progress.within(1, 'evaluated 50% of val')
         progress.step(1)
     run.finish()
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ''
