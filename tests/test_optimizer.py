@@ -4,9 +4,11 @@ import pytest
 from core import NETWORKS, Quadratic, make_network, picture
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp import optimizer
 from mpi_ftp.kernels import threads
 from mpi_ftp.model import Model
 from mpi_ftp.optimizer import lanes
+from mpi_ftp.parameters import Segment
 from mpi_ftp.plan import by_hand
 
 
@@ -35,6 +37,15 @@ def test_lanes_part_the_operations(tmp_path):
         found = lanes(network, count)
         assert list(found) == list(range(len(network))) and found[0] == 0 and max(found.values()) == (count - 1 if count < 5 else 4)
         assert list(found.values()) == sorted(found.values())
+
+
+def test_parts_join_what_is_treated_alike_and_cut_what_is_long(monkeypatch):
+    monkeypatch.setattr(optimizer, 'PART', 100)
+    segments = [Segment(0, 'filters', 0, 250, ()), Segment(0, 'scale', 250, 260, ()), Segment(0, 'bias', 260, 270, ()), Segment(1, 'filters', 270, 300, ()),
+                Segment(3, 'bias', 400, 410, ()), Segment(4, 'bias', 420, 430, ())]
+    rows = [[0, 100, 1], [100, 200, 1], [200, 250, 1], [250, 270, 0], [270, 300, 1], [400, 410, 0], [420, 430, 0]]
+    assert optimizer.parts(segments).tolist() == rows
+    assert optimizer.parts([]).shape == (0, 3)
 
 
 @pytest.mark.mpi(1, 2, 3, 4, 6)
