@@ -149,7 +149,7 @@ class GroupBuffers:
         return n * b * h * w * lanes * self.dtype.itemsize
 
     def declare(self):
-        """The list of Buffers; that of a group whose tiles lie inside another's comes first."""
+        """The list of Buffers. Asked of the groups in their order: one whose tiles lie inside a later one's tells that how long they live."""
         buffers = []
 
         def add(key, index, region, first, last):

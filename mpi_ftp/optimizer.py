@@ -29,7 +29,7 @@ class Optimizer:
     """
 
     def __init__(self, parameters, reduction, lanes, late=True):
-        self.parameters, self.reduction, self.of_layer, self.late = parameters, reduction, lanes, late
+        self.reduction, self.of_layer, self.late = reduction, lanes, late
         own, shared = [], [[] for _ in reduction.lanes]
         for layer, first, last, comm in parameters.buckets:
             segments = [s for s in parameters.segments if first <= s.first < last]
