@@ -42,19 +42,62 @@ def emit_tiles(e, matrix, how, fetch, count, source, s_row, s_column, s_next, ta
             for j in range(n):
                 place = e.at(e.at(read, e.b.mul(row, INT(i))), e.b.mul(column, INT(j)))
                 e.prefetch(e.at(place, ahead))
-        for part in range(0, BLOCK, e.width):
-            half = []
-            for j in range(inputs):
-                column = e.at(e.at(source, part), e.b.mul(s_column, INT(j)))
-                half.append(emit_product(e, matrix, [e.load(column, e.b.mul(s_row, INT(i))) for i in range(inputs)]))
-            for i in range(outputs):
-                row = e.at(e.at(target, part), e.b.mul(t_row, INT(i)))
-                for j, value in enumerate(emit_product(e, matrix, [column[i] for column in half])):
-                    place = e.at(row, e.b.mul(t_column, INT(j)))
-                    e.store(e.b.fadd(value, e.load(place)) if how == 'add' else value, place, stream=how == 'stream')
+        _one_tile(e, matrix, source, _steps(e, s_row, inputs), _steps(e, s_column, inputs), target, _steps(e, t_row, outputs), _steps(e, t_column, outputs), how)
         return [e.at(source, s_next), e.at(target, t_next)]
 
     e.loop(count, [source, target], one)
+
+
+def emit_short_tiles(e, matrix, how, complete, count, source, s_row, s_column, s_next, target, t_row, t_column, t_next, rows, columns):
+    """The same for tiles whose first `rows` rows and `columns` columns are not in memory: source, or target, is where the first entry that exists lies.
+
+    complete(e, entries, lacking): the entries of a line of the source, of which the first ones are not valid, with others in their place. Without it the
+    target is what lacks them, and they are not written.
+    """
+    outputs, inputs = matrix.shape
+
+    def places(step, n, lacking):
+        """Those that lack are sent to the first that exists."""
+        after = [e.b.sub(INT(i), lacking) for i in range(n)]
+        return [e.b.mul(step, e.b.select(e.b.icmp_signed('>', i, INT(0)), i, INT(0))) for i in after]
+
+    def one(carried):
+        source, target = carried
+        if complete:
+            filled = [lambda entries, lacking=lacking: complete(e, entries, lacking) for lacking in (rows, columns)]
+            _one_tile(e, matrix, source, places(s_row, inputs, rows), places(s_column, inputs, columns),
+                      target, _steps(e, t_row, outputs), _steps(e, t_column, outputs), how, filled)
+        else:
+            wanted = [[e.b.icmp_signed('>=', INT(i), lacking) for i in range(outputs)] for lacking in (rows, columns)]
+            _one_tile(e, matrix, source, _steps(e, s_row, inputs), _steps(e, s_column, inputs),
+                      target, places(t_row, outputs, rows), places(t_column, outputs, columns), how, wanted=wanted)
+        return [e.at(source, s_next), e.at(target, t_next)]
+
+    e.loop(count, [source, target], one)
+
+
+def _steps(e, step, n):
+    return [e.b.mul(step, INT(i)) for i in range(n)]
+
+
+def _one_tile(e, matrix, source, s_rows, s_columns, target, t_rows, t_columns, how, filled=None, wanted=None):
+    """target = matrix @ source @ matrix.T. s_rows ...: where rows and columns lie; filled: functions that complete a column and a row; wanted: whether a
+    row, and a column, of the target counts: what does not is written before what does, to the same place."""
+    fill_column, fill_row = filled or [lambda entries: entries] * 2
+    for part in range(0, BLOCK, e.width):
+        half = []
+        for place in s_columns:
+            column = e.at(e.at(source, part), place)
+            half.append(emit_product(e, matrix, fill_column([e.load(column, row) for row in s_rows])))
+        for i, place in enumerate(t_rows):
+            row = e.at(e.at(target, part), place)
+            for j, value in enumerate(emit_product(e, matrix, fill_row([column[i] for column in half]))):
+                entry = e.at(row, t_columns[j])
+                if how == 'add':
+                    if wanted:
+                        value = e.b.select(e.b.and_(wanted[0][i], wanted[1][j]), value, e.zero)
+                    value = e.b.fadd(value, e.load(entry))
+                e.store(value, entry, stream=how == 'stream')
 
 
 def emit_product(e, matrix, vector):

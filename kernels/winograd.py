@@ -71,7 +71,7 @@ def grouping(pass_, m, ocb, icb, n, h, w, threads):
         piece = icb if whole else -(-icb // (-(-icb // (best.once_piece * threads)) * threads))        # as many pieces for each thread
         V, Z, U = piece * together * 16, ocb * together * 16, (ocb if whole else pair) * piece * 256
         by_blocks = not whole
-        shared, own = ((Z,), (V, 0, U)) if by_blocks else ((0,), (V, Z, U))
+        shared, own, more = *(((Z,), (V, 0, U)) if by_blocks else ((0,), (V, Z, U))), ()
     else:
         whole = tiles > best.tiles and ocb * icb * planes * 1024 <= best.whole
         most = best.tiles if whole else max(best.tiles, best.v_bytes // (planes * icb * 64))
@@ -83,9 +83,9 @@ def grouping(pass_, m, ocb, icb, n, h, w, threads):
         piece = icb if whole else min(best.piece, icb)
         V, M, U = icb * together * 16, pair * together * 16, 0 if whole else pair * piece * 256
         shared = ocb * icb * 256 if whole else 0, V if by_blocks else 0
-        own = 0 if by_blocks else V, M, U
+        own, more = (0 if by_blocks else V, M, U), (SCRATCH,)
     shared, own = ([planes * odd_lines(size) if size else 0 for size in sizes] for sizes in (shared, own))
-    return Grouping(tiles, together, piece, whole, by_blocks, tuple(shared), (*own, SCRATCH))
+    return Grouping(tiles, together, piece, whole, by_blocks, tuple(shared), (*own, *more))
 
 
 def _even(tiles, most):
@@ -112,11 +112,11 @@ def forward(m, y, x, w, turned=False, taken=None, add=False, made=None, again=Fa
     icb, pair = x.shape[1], native.TILE.blocks
     g = grouping('forward', m, ocb, icb, n, h, width, get_threads())
     natives = _natives(m)
-    how = 'added ' if add else 'streamed ' if taken is None and streams(y) else ''
+    how, short = ('added ', 'short added ') if add else ('streamed ' if taken is None and streams(y) else '', 'short ')
     taken, made = np.arange(icb) if taken is None else taken, np.arange(ocb) if made is None else made
     outs, plane = len(made), odd_lines(len(made) * len(taken) * 256) if g.whole else 0
-    before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['filters'], natives['outputs'], natives[how + 'outputs'],
-              int(add), m, y, x, w, taken, made, int(turned))
+    before = (native.multiply.address, native.TILE.pixels, pair, natives['inputs'], natives['short inputs'], natives['filters'], natives[how + 'outputs'],
+              natives[short + 'outputs'], m, y, x, w, taken, made, int(turned))
     again = again and g.groups == 1
     between = plane, g.together, g.piece, _offsets(icb, g.together), int(g.by_blocks or again)
     transform, loops, scatter = (each.of(y.dtype) for each in (winograd_loops.transform_filters, winograd_loops.forward,
@@ -127,7 +127,7 @@ def forward(m, y, x, w, turned=False, taken=None, add=False, made=None, again=Fa
         loops(*before, filters, *between, V if g.by_blocks else own, M, U, scratch, first, last, ob0, ob1)
 
     def fill(V, group, first, last):
-        scatter(natives['inputs'], m, m + 2, x, taken, h, width, group, g.together, V, *workspace('edge', SCRATCH), first, last)
+        scatter(natives['inputs'], natives['short inputs'], m, x, taken, h, width, group, g.together, V, first, last)
 
     transforms = Spread(outs, lambda filters, first, last: transform(natives['filters'], m, filters, plane, w, taken, made, int(turned), first, last))
     fills = Spread(len(taken), fill)
@@ -156,11 +156,11 @@ def backward_weights(m, dw, x, dy):
     g = grouping('backward_weights', m, ocb, icb, n, h, width, get_threads())
     natives = _natives(m)
     loops, scatter = winograd_loops.backward_weights.of(dw.dtype), winograd_loops.scatter.of(dw.dtype)
-    before = (native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['gradients'],
-              natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(g.by_blocks))
+    before = (native.outer.address, native.TILE.inputs, pair, natives['inputs'], natives['short inputs'], natives['gradients'],
+              natives['short gradients'], natives['filter gradients'], m, dw, x, dy, g.together, g.piece, int(g.by_blocks))
 
     def fill(Z, first, last):
-        scatter(natives['gradients'], m, m, dy, np.arange(ocb), h, width, 0, g.together, Z, *workspace('edge', SCRATCH), first, last)
+        scatter(natives['gradients'], natives['short gradients'], m, dy, np.arange(ocb), h, width, 0, g.together, Z, first, last)
 
     rows, columns, each = -(-icb // g.piece), -(-ocb // pair), pair                 # pieces of inputs, and shares of the outputs
     if g.by_blocks:
@@ -169,11 +169,11 @@ def backward_weights(m, dw, x, dy):
 
     def part(Z, first, last):
         """Pieces and shares, the latter counted first: at once where there is one of either."""
-        V, own, U, scratch = workspace('own', *g.own)
+        V, own, U = workspace('own', *g.own)
         step = last - first if 1 in (rows, columns) else 1
         for k in range(first, last, step):
             (i, o), (more, wider) = divmod(k, columns), (step, 1) if columns == 1 else (1, step)
-            loops(*before, V, Z if g.by_blocks else own, U, scratch, i * g.piece, min(icb, (i + more) * g.piece), o * each, min(ocb, (o + wider) * each))
+            loops(*before, V, Z if g.by_blocks else own, U, i * g.piece, min(icb, (i + more) * g.piece), o * each, min(ocb, (o + wider) * each))
 
     fills, parts = Spread(ocb, fill), Spread(rows * columns, part, whole=not g.by_blocks)
 

@@ -2,10 +2,10 @@
 import numpy as np
 
 from .direct import transpose
-from .jit import Native, address, call, inline, instructions, kernel, line
+from .jit import Native, address, call, inline, instructions, kernel
 from .threads import LINE
-from .transform import emit_tiles
-from .winograd_tiles import make_up, neighbours, placed, span
+from .transform import emit_short_tiles, emit_tiles
+from .winograd_tiles import emit_gradients, emit_inputs, neighbours, placed, span
 
 MATRICES = {  # m: B^T, G, A^T
     2: ([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
@@ -17,7 +17,7 @@ MATRICES = {  # m: B^T, G, A^T
          [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]],
         [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
 }
-SCRATCH = 36 * 16 + 9 * 256     # floats: a tile at the edge, and a turned filter
+SCRATCH = 9 * 256               # floats of a turned filter
 AHEAD = 4                       # tiles: pixels are asked for so early
 
 
@@ -31,6 +31,17 @@ def _transform(name, matrix, how='store', fetch=False):
     return Native(transform, name)
 
 
+def _short(name, matrix, how='store', complete=None):
+    """The same for tiles that lack rows and columns."""
+    matrix = np.array(matrix, float)
+    run = instructions(lambda e, count, source, a, b, c, target, *steps:
+                       emit_short_tiles(e, matrix, how, complete, count, e.pointer(source), a, b, c, e.pointer(target), *steps))
+
+    def transform(count, source, s_row, s_column, s_next, target, t_row, t_column, t_next, rows, columns):
+        run((count, source, s_row, s_column, s_next, target, t_row, t_column, t_next, rows, columns))
+    return Native(transform, name)
+
+
 TRANSFORMS = {m: {
     'inputs': _transform(f'-inputs{m}', BT, fetch=True),
     'filters': _transform(f'-filters{m}', G, fetch=True),
@@ -39,6 +50,10 @@ TRANSFORMS = {m: {
     'added outputs': _transform(f'-added-outputs{m}', AT, 'add'),
     'gradients': _transform(f'-gradients{m}', np.transpose(AT), fetch=True),
     'filter gradients': _transform(f'-filter-gradients{m}', np.transpose(G), 'add', fetch=True),
+    'short inputs': _short(f'-short-inputs{m}', BT, complete=emit_inputs),
+    'short gradients': _short(f'-short-gradients{m}', np.transpose(AT), complete=emit_gradients),
+    'short outputs': _short(f'-short-outputs{m}', AT),
+    'short added outputs': _short(f'-short-added-outputs{m}', AT, 'add'),
 } for m, (BT, G, AT) in MATRICES.items()}
 
 
@@ -73,8 +88,8 @@ def transform_filters(transform, m, U, plane, w, taken, made, turned, first, las
 
 
 @inline
-def _scatter(transform, m, size, V, plane, T, x, tiles, first, last, b0, b1, scratch):
-    """Transform tiles first ... last of blocks b0 ... b1 of x to the address V. A tile reads size x size pixels: m + 2 inputs, or m gradients."""
+def _scatter(transform, short, m, V, plane, T, x, tiles, first, last, b0, b1):
+    """Transform tiles first ... last of blocks b0 ... b1 of x to the address V: inputs or gradients; `short` those at the map's end."""
     row, column = x.strides[2] // 4, x.strides[3] // 4
     for b in range(b0, b1):
         target = V + (b - b0) * T * 64
@@ -85,30 +100,13 @@ def _scatter(transform, m, size, V, plane, T, x, tiles, first, last, b0, b1, scr
             if rows == 0 and columns == 0:
                 call(transform, (count, source, row, column, m * column, target, (m + 2) * plane, plane, 16, AHEAD * m * column))
             else:
-                for k in range(count):
-                    _short(scratch, m, size, x, n, b, h, v + k * m, rows, columns)
-                    call(transform, (1, address(scratch), size * 16, 16, 0, target + k * 64, (m + 2) * plane, plane, 16, 0))
+                call(short, (count, source, row, column, m * column, target, (m + 2) * plane, plane, 16, rows, columns))
             target += count * 64
             t += count
 
 
 @inline
-def _short(scratch, m, size, x, n, b, h, v, rows, columns):
-    """A tile that lacks rows or columns. Inputs are made up for them, gradients are zero."""
-    if size == m:
-        scratch[:size * size * 16] = 0
-    for i in range(rows, size):
-        source, first = line(x, n, b, h + i - rows)[v * 16:], (i * size + columns) * 16
-        for k in range((size - columns) * 16):
-            scratch[first + k] = source[k]
-    if size > m and columns:
-        make_up(scratch[rows * size * 16:], 16, size * 16, size - rows, m, columns)
-    if size > m and rows:
-        make_up(scratch, size * 16, 16, size, m, rows)
-
-
-@inline
-def _gather(transform, whole, add, m, y, made, M, T, tiles, first, last, b0, b1, scratch):
+def _gather(whole, short, m, y, made, M, T, tiles, first, last, b0, b1):
     """The inverse for outputs: transform M into tiles first ... last of blocks made[b0] ... made[b1] of y, or add it there; whole tiles by `whole`."""
     plane = _odd_lines((b1 - b0) * T * 16)
     row, column = y.strides[2] // 4, y.strides[3] // 4
@@ -117,20 +115,11 @@ def _gather(transform, whole, add, m, y, made, M, T, tiles, first, last, b0, b1,
         t = first
         while t < last:
             n, h, v, count, rows, columns = neighbours(tiles, m, t, last)
+            target = address(y) + n * y.strides[0] + made[b] * y.strides[1] + h * y.strides[2] + v * y.strides[3]
             if rows == 0 and columns == 0:
-                target = address(y) + n * y.strides[0] + made[b] * y.strides[1] + h * y.strides[2] + v * y.strides[3]
                 call(whole, (count, source, (m + 2) * plane, plane, 16, target, row, column, m * column, 0))
             else:
-                for k in range(count):
-                    call(transform, (1, source + k * 64, (m + 2) * plane, plane, 0, address(scratch), m * 16, 16, 0, 0))
-                    for i in range(rows, m):
-                        target, found = line(y, n, made[b], h + i - rows)[(v + k * m) * 16:], (i * m + columns) * 16
-                        if add:
-                            for j in range((m - columns) * 16):
-                                target[j] += scratch[found + j]
-                        else:
-                            for j in range((m - columns) * 16):
-                                target[j] = scratch[found + j]
+                call(short, (count, source, (m + 2) * plane, plane, 16, target, row, column, m * column, rows, columns))
             source += count * 64
             t += count
 
@@ -144,26 +133,26 @@ def _clear(M, plane, blocks, T, t0, t1, lo, hi):
         M[first + (hi - t0) * 16:first + (t1 - t0) * 16] = 0
 
 
-@kernel('i i i f5 n1 i i i i c1 c1 i i', ['float32'])
-def scatter(transform, m, size, x, taken, H, W, group, T, V, scratch, first, last):
-    """V of a group of T of the tiles of H x W outputs, for the blocks of x that taken[first] ... taken[last] name; a tile reads size x size pixels."""
+@kernel('i i i f5 n1 i i i i c1 i i', ['float32'])
+def scatter(transform, short, m, x, taken, H, W, group, T, V, first, last):
+    """V of a group of T of the tiles of H x W outputs, for the blocks of x that taken[first] ... taken[last] name."""
     tiles = placed(x.shape[0], H, W, m)
     t0, t1 = group * T, min(tiles[-1], group * T + T)
-    _take(transform, m, size, address(V), _odd_lines(taken.size * T * 16), T, x, taken, tiles, t0, t1, first, last, scratch)
+    _take(transform, short, m, address(V), _odd_lines(taken.size * T * 16), T, x, taken, tiles, t0, t1, first, last)
 
 
 @inline
-def _take(transform, m, size, V, plane, T, x, taken, tiles, t0, t1, first, last, scratch):
+def _take(transform, short, m, V, plane, T, x, taken, tiles, t0, t1, first, last):
     """_scatter of blocks that need not be neighbours."""
     for i in range(first, last):
-        _scatter(transform, m, size, V + i * T * 64, plane, T, x, tiles, t0, t1, taken[i], taken[i] + 1, scratch)
+        _scatter(transform, short, m, V + i * T * 64, plane, T, x, tiles, t0, t1, taken[i], taken[i] + 1)
 
 
 @kernel('i i i i i i i i i f5 f5 c6 n1 n1 i c1 i i i n1 i c1 c1 c1 c1 i i i i', ['float32'])
-def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, more, m, y, x, w, taken, made, turned, whole, whole_plane, T, piece,
+def forward(multiply, pixels, pair, inputs, short_inputs, filters, outputs, short_outputs, m, y, x, w, taken, made, turned, whole, whole_plane, T, piece,
              table, ready, V, M, U, scratch, first, last, ob0, ob1):
-    """Groups first ... last of T tiles of output blocks made[ob0] ... made[ob1], from the input blocks `taken`; more: add to what y holds. whole: U of
-    all filters; without (whole_plane 0) the filters of `piece` input blocks are transformed at a time. ready: V is there already."""
+    """Groups first ... last of T tiles of output blocks made[ob0] ... made[ob1], from the input blocks `taken`. whole: U of all filters; without
+    (whole_plane 0) the filters of `piece` input blocks are transformed at a time. ready: V is there already."""
     N, _, H, W, _ = y.shape
     ICB, planes = taken.size, (m + 2) ** 2
     tiles = placed(N, H, W, m)
@@ -171,7 +160,7 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, mor
     for group in range(first, last):
         t0, t1 = group * T, min(tiles[-1], group * T + T)
         if not ready:
-            _take(inputs, m, m + 2, address(V), v_plane, T, x, taken, tiles, t0, t1, 0, ICB, scratch)
+            _take(inputs, short_inputs, m, address(V), v_plane, T, x, taken, tiles, t0, t1, 0, ICB)
         for ob in range(ob0, ob1, pair):
             blocks = min(pair, ob1 - ob)
             m_plane = _odd_lines(blocks * T * 16)
@@ -198,11 +187,11 @@ def forward(multiply, pixels, pair, inputs, filters, outputs, whole_outputs, mor
                                         u_block, c, 16, T * 16, add))
                         a += width * times * 64
                         c += width * times * 64
-            _gather(outputs, whole_outputs, more, m, y, made, M, T, tiles, t0, t1, ob, ob + blocks, scratch)
+            _gather(outputs, short_outputs, m, y, made, M, T, tiles, t0, t1, ob, ob + blocks)
 
 
-@kernel('i i i i i i i c6 f5 f5 i i i c1 c1 c1 c1 i i i i', ['float32'])
-def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, T, piece, once, V, Z, U, scratch, ib0, ib1, ob0, ob1):
+@kernel('i i i i i i i i i c6 f5 f5 i i i c1 c1 c1 i i i i', ['float32'])
+def backward_weights(outer, limit, pair, inputs, short_inputs, gradients, short_gradients, back, m, dw, x, dy, T, piece, once, V, Z, U, ib0, ib1, ob0, ob1):
     """Input blocks ib0 ... ib1 of output blocks ob0 ... ob1, V of `piece` of the former at a time. once: all tiles fit T, and Z of all blocks is there
     already, so the gradient of `pair` x `piece` blocks is completed at a time; else that of all outputs is summed in U over the groups of tiles."""
     N, _, H, W, _ = dy.shape
@@ -215,9 +204,9 @@ def backward_weights(outer, limit, pair, inputs, gradients, back, m, dw, x, dy, 
         count = min(piece, ib1 - i0)
         for t0 in range(0, tiles[-1], T):
             t1 = min(tiles[-1], t0 + T)
-            _scatter(inputs, m, m + 2, address(V), v_plane, T, x, tiles, t0, t1, i0, i0 + count, scratch)
+            _scatter(inputs, short_inputs, m, address(V), v_plane, T, x, tiles, t0, t1, i0, i0 + count)
             if not once:
-                _scatter(gradients, m, m, address(Z), z_plane, T, dy, tiles, t0, t1, ob0, ob1, scratch)
+                _scatter(gradients, short_gradients, m, address(Z), z_plane, T, dy, tiles, t0, t1, ob0, ob1)
             for ob in range(ob0, ob1, pair):
                 blocks = min(pair, ob1 - ob)
                 u = address(U) + (0 if once else (ob - ob0) * u_block * 4)

@@ -9,6 +9,7 @@ Tiles are numbered by kind: those short of columns alone, whole ones, those shor
 Thus the tiles that an element counts for have numbers without a gap.
 """
 from .jit import inline
+from .simd import INT
 
 
 @inline
@@ -59,25 +60,28 @@ def span(tiles, row, column, first, last):
     return start, max(start, min(last, end))
 
 
-@inline
-def make_up(tile, step, across, count, m, lacking):
-    """The first `lacking` of the m + 2 inputs of each of `count` lines of 16, such that B^T d is 0 where products are not taken.
+def emit_inputs(e, entries, lacking):
+    """The m + 2 inputs of a line with the first `lacking` of them made up, such that B^T d is 0 where products are not taken.
 
-    tile: floats; inputs lie `step` apart, lines `across`. For m = 4 the points are 0, 1, -1, 2, -2 and infinity; (B^T d)_3 = (B^T d)_4 = 0 where
-    d2 = d4 and d1 = d3, (B^T d)_4 = 0 where d1 = d3 + (d2 - d4) / 2, (B^T d)_0 = 0 where d0 = d2 + (d2 - d4) / 4.
+    For m = 4 the points are 0, 1, -1, 2, -2 and infinity; (B^T d)_3 = (B^T d)_4 = 0 where d2 = d4 and d1 = d3, (B^T d)_4 = 0 where
+    d1 = d3 + (d2 - d4) / 2, (B^T d)_0 = 0 where d0 = d2 + (d2 - d4) / 4.
     """
-    for k in range(count):
-        d0 = k * across
-        d1, d2, d3, d4 = d0 + step, d0 + 2 * step, d0 + 3 * step, d0 + 4 * step
-        if m == 2:
-            for lane in range(16):
-                tile[d0 + lane] = tile[d2 + lane]
-            continue
-        if lacking > 2:
-            for lane in range(16):
-                tile[d2 + lane] = tile[d4 + lane]
-        if lacking > 1:
-            for lane in range(16):
-                tile[d1 + lane] = tile[d3 + lane] + (tile[d2 + lane] - tile[d4 + lane]) / 2
-        for lane in range(16):
-            tile[d0 + lane] = tile[d2 + lane] + (tile[d2 + lane] - tile[d4 + lane]) / 4
+    if len(entries) == 4:
+        d0, d1, d2, d3 = entries
+        return [_instead(e, lacking, 0, d2, d0), d1, d2, d3]
+    d0, d1, d2, d3, d4, d5 = entries
+    d2 = _instead(e, lacking, 2, d4, d2)
+    difference = e.b.fsub(d2, d4)
+    d1 = _instead(e, lacking, 1, e.fma(difference, e.splat(1 / 2), d3), d1)
+    d0 = _instead(e, lacking, 0, e.fma(difference, e.splat(1 / 4), d2), d0)
+    return [d0, d1, d2, d3, d4, d5]
+
+
+def emit_gradients(e, entries, lacking):
+    """The m output gradients of a line, the first `lacking` of them zero."""
+    return [_instead(e, lacking, i, e.zero, entry) for i, entry in enumerate(entries)]
+
+
+def _instead(e, lacking, i, made, entry):
+    """`made` where entry i lacks."""
+    return e.b.select(e.b.icmp_signed('>', lacking, INT(i)), made, entry)
