@@ -133,6 +133,12 @@ def address(array):
 
 
 @inline
+def flat(where, count, like):
+    """So many numbers of the type of `like` from an address on."""
+    return carray(_pointer(where, like), count)
+
+
+@inline
 def start(x, n, b, h):
     """Where row h of block b of sample n begins."""
     return address(x) + n * x.strides[0] + b * x.strides[1] + h * x.strides[2]

@@ -22,6 +22,14 @@ def fold_moments(scale, shift, mean, istd, sums, gamma, beta, rolling_mean, roll
             rolling_variance[b, lane] = keep * rolling_variance[b, lane] + (1 - keep) * v * (pixels / max(1.0, pixels - 1))
 
 
+@kernel('c2 d2')
+def add_sums(dst, sums):
+    """dst += sums."""
+    for b in range(dst.shape[0]):
+        for lane in range(dst.shape[1]):
+            dst[b, lane] += sums[b, lane]
+
+
 @kernel('c2 c2 d3 c2 c2 c2 s')
 def correct_moments(slope, level, sums, scale, istd, mean, pixels):
     """What live moments add to dz: slope * z + level, from sums of da and of da * (z - mean) * istd over all pixels."""

@@ -12,25 +12,26 @@ from .waiting import do_nothing
 
 @dataclass
 class Target:
-    """Where a layer's gradient of one input goes: into a view, and, where one is there already, from there to `sum`.
+    """Where a layer's gradient of one input goes.
 
-    zeros: views of the gradient tile that must be zero before, as this layer does not write them, or adds to them.
+    zero: makes those views of the gradient tile zero that must be before, as this layer does not write them, or adds to them; add: adds `into` to what is in
+    the tile, None where the layer writes there itself.
     """
     source: int
     box: object
     into: object
-    sum: object
-    zeros: list
+    zero: object
+    add: object
     origin: tuple
 
 
 @dataclass
 class Step:
-    """The backward pass of one layer: regions, views, and the calls on them. data: take the gradients of inputs, each that of some channels; pieces:
-    take the gradient of weights, each that of a part of the region."""
+    """The backward pass of one layer: regions, views, and the calls on them. clear: makes the margins of dz zero; data: take the gradients of inputs, each
+    that of some channels; pieces: take the gradient of weights, each that of a part of the region."""
     region: object
     boxes: tuple
-    margins: list
+    clear: object
     unfinish: object
     targets: list
     data: list
@@ -63,10 +64,10 @@ class BackwardPass:
         xs = [t and t[need] for t, need in zip(tiles, needs)]
         after = self.pooled.get(index, index)          # whose gradient comes in: its own, or that of the pool in the same pass
         dy = None if layer.is_head else self.cut[after][1] if after in self.cut else self.d[after]
-        dz, unfinish, margins = dy, None, []
+        dz, unfinish, clear = dy, None, do_nothing
         if layer.two_phase:
             dz = buffers.tile(arena, ('dz', index)) if ('dz', index) in buffers.regions else self.tape.z[index]       # dz in place of z
-            margins = [dz[box] for box in with_margin(layer, region).minus(region)]
+            clear = kernels.move.ready(*((dz[box], 0) for box in with_margin(layer, region).minus(region)))
             z = self.tape.z.get(index) if Needs.z_again(layer) else None       # else it is the output's tile, which others may use by now
             unfinish = norm.Unfinish(layer, state, dz, dy, z, region, self.share.owned[index] & region,
                                      self.run.network.layers[after].window.size if after != index else 1)
@@ -80,17 +81,19 @@ class BackwardPass:
             view = self.d[source][box]
             into = buffers.tile(arena, ('add', index, k)).array if adds else view
             origin = (box.lo[2] - needs[k].lo[2], box.lo[3] - needs[k].lo[3])
-            zeros = [self.d[source][left] for left in ([self.d[source].region] if adds else self.d[source].region.minus(box))]
-            targets.append(Target(source, box, into, view if adds else None, zeros, origin))
+            left = [self.d[source].region] if adds else self.d[source].region.minus(box)
+            zero = kernels.move.ready(*((self.d[source][each], 0) for each in left))
+            add = kernels.add.ready(view, into) if adds else None
+            targets.append(Target(source, box, into, zero, add, origin))
         pieces, data = [], []
         if layer.tensors and not region.empty:
             for piece in halves(region) if self.twice and index == self.run.plan.start else [region]:
                 pieces.append(layer.ready_backward_weights(dz[piece], [tile and tile[need] for tile, need in zip(tiles, layer.needs(piece))], state))
         if any(targets) and not layer.is_head and not region.empty:
             dxs, origins = [t and t.into for t in targets], [t and t.origin for t in targets]
-            channels = self.run.returned_parts(index) if all(t.sum is None for t in targets if t) else [{}]
+            channels = self.run.returned_parts(index) if not any(t.add for t in targets if t) else [{}]
             data = [layer.ready_backward_data(dxs, dz[with_margin(layer, region)], xs, origins, state, **part) for part in channels]
-        return Step(region, (region, needs), margins, unfinish, [t for t in targets if t], data, pieces)
+        return Step(region, (region, needs), clear, unfinish, [t for t in targets if t], data, pieces)
 
     def begin(self, touched=()):
         """A new pass, in which `touched` tensors already hold gradients."""
@@ -105,8 +108,7 @@ class BackwardPass:
         if step.unfinish:
             step.unfinish.apply() if settled else step.unfinish(meanwhile)
         meanwhile()
-        for margin in step.margins:
-            margin[...] = 0
+        step.clear()
 
     def sums(self, index):
         """This share's sums for the gradient of a layer's z."""
@@ -133,16 +135,16 @@ class BackwardPass:
         state.boxes = step.boxes
         for target in [] if part else step.targets:
             there = target.source in self.touched or target.source in self.run.layers and target.source in self.arrived
-            for view in target.zeros if not there else ():
-                view[...] = 0
+            if not there:
+                target.zero()
         if layer.is_head:
             for target in step.targets:
                 Tile(target.box, target.into).set_plain(target.box, self.run.model.seeds[index])
         for work in step.data[part:][:1] if part is not None else step.data:
             work()
         for target in step.targets:
-            if target.sum is not None:
-                kernels.add(target.sum, target.into)
+            if target.add:
+                target.add()
             self.touched.add(target.source)
 
     def weights(self, index, piece=None):

@@ -4,7 +4,6 @@ Who sends which box to whom is decided in the constructor (box ∩ box is a box,
 given: a step gives the same ones again. A box without gaps in its tile leaves from there, and arrives there, without a copy.
 """
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 
 import numpy as np
@@ -16,24 +15,29 @@ from .waiting import do_nothing
 
 @dataclass
 class Journey:
-    """Messages between two tiles, and the calls around them. arrays: of the tiles, kept so that nothing else comes to lie at their addresses."""
+    """Messages between two tiles, and a call for all that is to be done before, meanwhile and after. arrays: of the tiles, kept so that nothing else comes to lie at their addresses."""
     arrays: tuple
     messages: object
-    before: list        # fill what is sent
-    meanwhile: list     # for what does not travel
-    after: list         # empty what has arrived
+    before: object      # fills what is sent
+    meanwhile: object   # for what does not travel
+    after: object       # empties what has arrived
 
     def start(self):
-        for work in self.before:
-            work()
+        self.before()
         self.messages.start()
-        for work in self.meanwhile:
-            work()
+        self.meanwhile()
 
     def finish(self, meanwhile):
         self.messages.wait('messages', meanwhile)
-        for work in self.after:
+        self.after()
+
+
+def calls(works):
+    """All of them as one."""
+    def run():
+        for work in works:
             work()
+    return run
 
 
 class Exchange:
@@ -51,7 +55,6 @@ class Exchange:
         self.padding = outside(self.dst, src.shape)
         self.sends = [(q, box) for q, r in enumerate(dst) if q != me and not (box := self.src & r).empty]
         self.receives = [(p, box) for p, r in enumerate(src) if p != me and not (box := self.dst & r).empty]
-        self.pack, self.unpack = (kernels.narrow.ready, kernels.widen.ready) if half else (kernels.pack.ready, kernels.unpack.ready)
         self.out, self.into = ([kernels.message(size) if half else np.empty(size, dtype) for size in (prod(storage_shape(box, block)) for _, box in boxes)]
                                for boxes in (self.sends, self.receives))
         self.journeys, self.journey = {}, None                 # by direction and tiles; the one that was begun last
@@ -101,32 +104,38 @@ class Exchange:
             if self._gapless(y[box]):
                 buffer = y[box]
             else:
-                after.append(self.unpack(y[box], buffer))
+                after.append((y[box], buffer))
             receives.append((peer, buffer))
-        meanwhile = [partial(np.copyto, y[self.keeps], x[self.keeps])] if not self._in_place(x, y) else []
-        meanwhile += [partial(y[box].fill, self.pad_value) for box in self.padding]
-        return Journey((x.array, y.array), self.comm.messages(sends, receives, self.tag), before, meanwhile, after)
+        meanwhile = [(y[self.keeps], x[self.keeps])] if not self._in_place(x, y) else []
+        meanwhile += [(y[box], self.pad_value) for box in self.padding]
+        return Journey((x.array, y.array), self.comm.messages(sends, receives, self.tag), before, kernels.move.ready(*meanwhile), self._unpack([], after))
 
     def _back(self, dx, dy, add):
         """The Journey of gradients."""
         sends, before = self._leaving(self.receives, self.into, dy)
-        after = [] if add else [partial(dx.array.fill, 0)]
+        own = [] if add else [(dx.array, 0)]
         if not self._in_place(dx, dy):
-            after.append(kernels.add.ready(dx[self.keeps], dy[self.keeps]))
-        after += [self.unpack(dx[box], buffer, add=True) for (_, box), buffer in zip(self.sends, self.out)]
+            own.append((dx[self.keeps], dy[self.keeps], True))
+        after = self._unpack(own, [(dx[box], buffer, True) for (_, box), buffer in zip(self.sends, self.out)])
         receives = [(peer, buffer) for (peer, _), buffer in zip(self.sends, self.out)]
-        return Journey((dx.array, dy.array), self.comm.messages(sends, receives, self.tag), before, [], after)
+        return Journey((dx.array, dy.array), self.comm.messages(sends, receives, self.tag), before, do_nothing, after)
 
     def _leaving(self, boxes, buffers, tile):
-        """([(peer, array to send)], calls that fill the arrays); a box that goes to several peers is packed once."""
+        """([(peer, array to send)], a call that fills the arrays); a box that goes to several peers is packed once."""
         sends, before, packed = [], [], {}
         for (peer, box), buffer in zip(boxes, buffers):
             if box not in packed:
                 gapless = self._gapless(tile[box])
                 packed[box] = tile[box] if gapless else buffer
-                before += [] if gapless else [self.pack(buffer, tile[box])]
+                before += [] if gapless else [(buffer, tile[box])]
             sends.append((peer, packed[box]))
-        return sends, before
+        return sends, calls([kernels.narrow.ready(*each) for each in before]) if self.half else kernels.move.ready(*before)
+
+    def _unpack(self, own, arrived):
+        """A call that does moves on this rank, then brings what has arrived to its place."""
+        if self.half:
+            return calls([kernels.move.ready(*own)] + [kernels.widen.ready(*each) for each in arrived])
+        return kernels.move.ready(*own, *arrived)
 
     def _in_place(self, owned, held):
         """Whether what does not travel is in its place already: the owned tile is a part of the held one, or nothing is kept."""

@@ -18,7 +18,7 @@ import numpy as np
 from mpi_ftp import kernels
 view = np.arange(96, dtype=np.float32).reshape(1, 1, 2, 3, 16)
 buffer = np.empty(96, np.float32)
-kernels.pack(buffer, view)
+kernels.move((buffer, view))
 assert (buffer == view.ravel()).all()
 '''
 
@@ -46,7 +46,7 @@ def finish(*processes):
 
 
 def packs(place):
-    return {path: path.stat().st_mtime_ns for path in place.rglob('copies._pack-float32-*')}
+    return {path: path.stat().st_mtime_ns for path in place.rglob('copies._move-float32-*')}
 
 
 def test_cache(install):
@@ -89,22 +89,22 @@ def place(monkeypatch, tmp_path):
     return tmp_path
 
 
-def pack_anew():
+def add_anew():
     """Use a kernel as a new process does; whether it was loaded."""
-    kernel = jit.Kernel(copies._pack.function, copies._pack.words, ['float32'])
-    view, buffer = np.ones((1, 1, 2, 3, 16), np.float32), np.zeros(96, np.float32)
-    kernel(buffer, view)
-    assert buffer.all()
+    kernel = jit.Kernel(copies._add.function, copies._add.words, ['float32'])
+    one, two = np.ones((1, 1, 2, 3, 16), np.float32), np.zeros((1, 1, 2, 3, 16), np.float32)
+    kernel(two, one)
+    assert two.all()
     return bool(kernel.compiled['float32'].stats.cache_hits)
 
 
 def test_a_damaged_file_is_replaced(place):
-    assert not pack_anew() and pack_anew()
+    assert not add_anew() and add_anew()
     file, = place.iterdir()
     whole = file.read_bytes()
     for damaged in (b'', whole[:10], whole[:-1], whole[:-100], whole[:200] + b'?' + whole[201:], bytes(len(whole))):
         file.write_bytes(damaged)
-        assert not pack_anew() and pack_anew()
+        assert not add_anew() and add_anew()
     assert list(place.iterdir()) == [file]
 
 
@@ -112,16 +112,16 @@ def test_a_full_disk_costs_the_file_only(place, monkeypatch):
     def full(*arguments):
         raise OSError(28, 'No space left on device')
     monkeypatch.setattr(os, 'replace', full)
-    assert not pack_anew() and not list(place.iterdir())
+    assert not add_anew() and not list(place.iterdir())
 
 
 def test_a_directory_that_is_gone_costs_the_file_only(place):
     place.rmdir()
-    assert not pack_anew() and not place.exists()
+    assert not add_anew() and not place.exists()
 
 
 def test_old_files_go_though_another_process_is_faster(place):
-    pack_anew()
+    add_anew()
     kept, = place.iterdir()
     for name in 'abcde':
         (place / (kept.name[:-16] + name)).write_bytes(b'')
@@ -129,19 +129,19 @@ def test_old_files_go_though_another_process_is_faster(place):
     for name in 'vwxyz':                                        # listed, but not to be found: as if deleted meanwhile
         (place / (kept.name[:-16] + name)).symlink_to(place / 'nothing')
     kept.unlink()
-    pack_anew()
+    add_anew()
     assert [path for path in place.iterdir() if path.exists()] == [kept]
 
 
 def test_what_a_killed_process_was_writing_goes(place, monkeypatch):
     written, finish = [], os.replace
     monkeypatch.setattr(os, 'replace', lambda *names: written.extend(place.iterdir()) or finish(*names))
-    pack_anew()
+    add_anew()
     (kept,), (left,) = place.iterdir(), written
     left.write_bytes(b'')
     os.utime(left, (0, 0))
     kept.unlink()
-    pack_anew()
+    add_anew()
     assert list(place.iterdir()) == [kept]
 
 

@@ -175,20 +175,30 @@ def test_copy_channels(dtype, dst_c, src_c, count, add):
 
 @DTYPES
 @SHAPES
-def test_add_pack_unpack(dtype, shape):
+def test_add_and_move(dtype, shape):
+    """To a buffer and back, added, and numbers to boxes, in one call and one after the other; nothing beside them changes."""
     rng = np.random.default_rng(5)
     a, b = view(shape, dtype, rng), view(shape, dtype, rng)
     before = a.copy()
     flat = np.full(a.size + 3, 7, dtype)
-    kernels.pack(flat, a)
+    kernels.move((flat, a))
     np.testing.assert_array_equal(flat[:a.size], a.ravel())
     assert (flat[a.size:] == 7).all()
-    kernels.unpack(b, flat)
-    np.testing.assert_array_equal(b, a)
-    kernels.unpack(b, flat, add=True)
-    np.testing.assert_array_equal(b, a + a)
+    kernels.move((b, flat), (b, a, True), (b, flat, True))
+    np.testing.assert_array_equal(b, a + a + a)
     kernels.add(a, b)
     np.testing.assert_array_equal(a, before + b)
+    h, w = a.shape[2] // 2, a.shape[3] // 2
+    want = b.copy()
+    want[:, :, h:, w:], want[:, 1:] = -np.inf, 3
+    work = kernels.move.ready((b[:, :, h:, w:], -np.inf), (b[:, 1:], 3), (b[:0], 5))
+    work()
+    np.testing.assert_array_equal(b, want)
+    b[...] = before
+    work()
+    assert (b[:, 1:] == 3).all() and (b[:, :1, h:, w:] == -np.inf).all()
+    np.testing.assert_array_equal(b[:, :1, :h], before[:, :1, :h])
+    kernels.move()
 
 
 @DTYPES

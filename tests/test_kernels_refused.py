@@ -40,11 +40,14 @@ def maps(*shape):
     lambda: kernels.narrow_with_error(kernels.message(16), *np.split(np.zeros(48, np.float32), [16])),
     lambda: kernels.sgd(np.zeros(5, np.float32), np.zeros(4, np.float32), np.zeros(5, np.float32), np.array([[0, 4, 0]])),
     lambda: kernels.sgd(*np.zeros((3, 5), np.float32), np.array([[0, 6, 0]])),
-    lambda: kernels.pack(np.zeros(15, np.float32), maps(1, 1, 1, 1, 16)),
+    lambda: kernels.move((np.zeros(15, np.float32), maps(1, 1, 1, 1, 16))),
+    lambda: kernels.move((maps(1, 1, 1, 1, 16), maps(1, 1, 1, 2, 16))),
+    lambda: kernels.move((maps(1, 1, 1, 1, 16), np.zeros(16))),
+    lambda: kernels.move((maps(1, 1, 1, 1, 16), 0), (np.zeros((1, 1, 1, 1, 16)), 0)),
     lambda: kernels.copy_channels(maps(1, 1, 2, 2, 16), 8, maps(1, 1, 2, 2, 16), 0, 9),
 ])
 def test_what_does_not_fit_is_refused(call):
-    with pytest.raises(ValueError, match=r'\(1, |same size'):
+    with pytest.raises(ValueError, match=r'\(1, |same size|one type'):
         call()
 
 

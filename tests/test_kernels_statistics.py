@@ -33,3 +33,10 @@ def test_correction_makes_the_gradient_blind_to_shift_and_scale(dtype, near):
     dz = scale * da + slope * z + level
     np.testing.assert_allclose(dz.sum(0), 0, atol=near)
     np.testing.assert_allclose((dz * z).sum(0), 0, atol=near)
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+def test_sums_are_added(dtype):
+    dst, sums = np.arange(48).reshape(3, 16).astype(dtype), np.full((2, 3, 16), .25)
+    kernels.add_sums(dst, sums[1])
+    np.testing.assert_array_equal(dst, np.arange(48).reshape(3, 16) + .25)
