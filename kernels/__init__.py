@@ -27,7 +27,7 @@ _HOME = {
     'elementwise': 'moments normalize_activate activate_backward_reduce activate_backward sgd ACTIVATIONS',
     'pooled': 'normalize_activate_maxpool maxpool_activate_backward_reduce maxpool_activate_backward',
     'pools': 'maxpool_forward maxpool_backward avgpool_forward avgpool_backward',
-    'statistics': 'fold_moments add_sums correct_moments',
+    'statistics': 'fold_moments add_sums add_terms correct_moments',
     'copies': 'copy_channels add move',
     'half': 'message narrow widen narrow_with_error pack_half unpack_half',
     'rearrange': 'upsample_forward upsample_backward reorg_forward reorg_backward dropout',

@@ -1,4 +1,4 @@
-"""Batch norm's numbers of each channel, from sums over pixels: small arrays (CB, 16), in one call each. Sums are float64."""
+"""Batch norm's numbers of each channel, from sums over pixels: small arrays (CB, 16), in one call each. Sums are float64. And the sum of such arrays."""
 import numpy as np
 
 from .jit import kernel
@@ -28,6 +28,16 @@ def add_sums(dst, sums):
     for b in range(dst.shape[0]):
         for lane in range(dst.shape[1]):
             dst[b, lane] += sums[b, lane]
+
+
+@kernel('c1 c2')
+def add_terms(total, terms):
+    """total = the sum of the rows of terms, in their order."""
+    for i in range(total.size):
+        total[i] = terms[0, i]
+    for k in range(1, terms.shape[0]):
+        for i in range(total.size):
+            total[i] += terms[k, i]
 
 
 @kernel('c2 c2 d3 c2 c2 c2 s')

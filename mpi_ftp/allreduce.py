@@ -57,6 +57,7 @@ class Hop:
         self.mine = self.parts[me]
         others = [(i + me) % count for i in range(1, count)]       # nobody is everyone's first
         send, into, total = self._buffers(scratch, others)
+        self.add = self._adding()               # this rank's part = the sum of all members', in their order
 
         def addressed(buffers):
             return [(stage.members[i], buffers[i]) for i in others if i in buffers]
@@ -73,14 +74,11 @@ class Hop:
     def start_collect(self):
         self.collect.start()
 
-    def add(self):
-        """This rank's part = the sum of all members', in their order."""
-        terms = [self.terms[i] for i in sorted(self.terms)]
-        before = terms[:self.place]
-        for term in before[1:]:
-            before[0] += term
-        for term in before[:1] + terms[self.place:]:
-            np.add(self.mine, term, out=self.mine)
+    def _adding(self):
+        """The call that adds what has arrived."""
+        mine, terms = as_map(self.mine), [as_map(self.terms[i]) for i in sorted(self.terms)]
+        before, after = terms[:self.place], terms[self.place:]
+        return kernels.move.ready(*((before[0], term, True) for term in before[1:]), *((mine, term, True) for term in before[:1] + after))
 
     def start_share(self):
         self.share.start()
@@ -96,7 +94,6 @@ class HalfHop(Hop):
         self.out = {i: kernels.message(part.size) for i, part in enumerate(self.parts) if part.size}
         self.terms = {i: kernels.message(self.mine.size) for i in others if self.mine.size}
         self.narrows = {i: kernels.narrow_with_error.ready(message, self.parts[i], np.zeros_like(self.parts[i])) for i, message in self.out.items()}
-        self.adds = [kernels.widen.ready(as_map(self.mine), self.terms[i], add=True) for i in sorted(self.terms)]
         self.widens = [kernels.widen.ready(as_map(self.parts[i]), message) for i, message in self.out.items()]
         return self.out, self.terms, {i: self.out[self.place] for i in self.terms}
 
@@ -106,9 +103,13 @@ class HalfHop(Hop):
                 narrow()
         self.collect.start()
 
-    def add(self):
-        for add in self.adds:
-            add()
+    def _adding(self):
+        adds = [kernels.widen.ready(as_map(self.mine), self.terms[i], add=True) for i in sorted(self.terms)]
+
+        def add():
+            for each in adds:
+                each()
+        return add
 
     def start_share(self):
         if self.place in self.out:

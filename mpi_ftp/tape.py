@@ -1,6 +1,7 @@
 """The forward pass of one share of a group into a set of tiles; every view that a step uses is built before step 0."""
 from dataclasses import dataclass
 
+from . import kernels
 from .layers import norm
 
 
@@ -40,7 +41,7 @@ class Tape:
                 self.finishes[index] = norm.Finish(run.network.layers[index], run.states[index], self.tiles[pool or index], self.z[index], computed,
                                                    share.owned[index] & computed, size)
             padding = share.held[index].minus(computed) if y and index in buffers.pads else []
-            self.fills[index] = [(self.tiles[index][box], buffers.pads[index]) for box in padding]
+            self.fills[index] = kernels.move.ready(*((self.tiles[index][box], buffers.pads[index]) for box in padding))
 
     def source(self, index, k):
         """The tile that input k of a layer is read from; None where a recomputation left it out."""
@@ -64,8 +65,7 @@ class Tape:
         """Norm and activation where the layer has them, then the padding that readers expect."""
         if index in self.finishes:
             self.finishes[index](again)
-        for view, value in self.fills[index]:
-            view[...] = value
+        self.fills[index]()
 
     def forward(self, last=None, after=None):
         """All layers, their moments being known; only up to z of layer `last`, or only what follows z of layer `after`."""

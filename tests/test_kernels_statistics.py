@@ -40,3 +40,15 @@ def test_sums_are_added(dtype):
     dst, sums = np.arange(48).reshape(3, 16).astype(dtype), np.full((2, 3, 16), .25)
     kernels.add_sums(dst, sums[1])
     np.testing.assert_array_equal(dst, np.arange(48).reshape(3, 16) + .25)
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+def test_terms_are_added_in_their_order(dtype):
+    """Bit for bit, whatever the total held before."""
+    terms = np.random.default_rng(2).standard_normal((5, 33)).astype(dtype)
+    total = np.full(33, np.nan, dtype)
+    kernels.add_terms(total, terms)
+    want = terms[0].copy()
+    for term in terms[1:]:
+        want += term
+    np.testing.assert_array_equal(total, want)
