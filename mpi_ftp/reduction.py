@@ -13,7 +13,7 @@ from .allreduce import LINE, Sum, by_host, room, stages
 PART = 60 << 10             # bytes of a message: MPI sends up to 64 KiB without asking, and TCP moves such messages with the least work
 PIECE = 1 << 19             # bytes that are summed at a time inside a host
 SCRATCH = 9 << 17           # bytes of what others send, for a lane's pieces under way: what waits in a socket delays halos and norms behind it
-SLOTS = 3, 32               # pieces of a lane under way: at least, at most; what a link does until somebody looks again must not be less
+SLOTS = 3, 6                # pieces of a lane under way: at least, or a link waits until somebody looks again; at most, or small messages wait on a slow one
 TAGS = 16000                # of the first piece; exchanges count from 1
 TURNS = 1000                # tags, an equal share for each lane: pieces of two lanes may start in another order on another rank
 
