@@ -12,6 +12,7 @@ from . import native
 from .caches import caches
 from .jit import address, call, instructions, kernel
 from .phases import framed, phases_of, reach
+from .prepared import one_by_one
 from .threads import Spread, get_threads, spread, streams, workspace
 from .transform import emit_transpose
 
@@ -75,11 +76,6 @@ def backward_data(dx, dy, w, stride, dilation, margin, top, left, stencil=None, 
             steps.append(partial(turned, w, taps, part, a, b, correlation(target[:, a:b], source, 1, size // ICB, table, run)))
         taken += size
     return steps[0] if len(steps) == 1 else partial(one_by_one, steps)
-
-
-def one_by_one(steps):
-    for step in steps:
-        step()
 
 
 def turned(w, taps, part, b0, b1, correlate):

@@ -14,3 +14,9 @@ def prepared(make):
 
 def nothing():
     """There is no work to be done."""
+
+
+def one_by_one(works):
+    """All of them."""
+    for work in works:
+        work()

@@ -71,7 +71,7 @@ def grouping(pass_, m, ocb, icb, n, h, w, threads):
         piece = icb if whole else -(-icb // (-(-icb // (best.once_piece * threads)) * threads))        # as many pieces for each thread
         V, Z, U = piece * together * 16, ocb * together * 16, (ocb if whole else pair) * piece * 256
         by_blocks = not whole
-        shared, own, more = *(((Z,), (V, 0, U)) if by_blocks else ((0,), (V, Z, U))), ()
+        (shared, own), scratch = ((Z,), (V, 0, U)) if by_blocks else ((0,), (V, Z, U)), ()
     else:
         whole = tiles > best.tiles and ocb * icb * planes * 1024 <= best.whole
         most = best.tiles if whole else max(best.tiles, best.v_bytes // (planes * icb * 64))
@@ -83,9 +83,9 @@ def grouping(pass_, m, ocb, icb, n, h, w, threads):
         piece = icb if whole else min(best.piece, icb)
         V, M, U = icb * together * 16, pair * together * 16, 0 if whole else pair * piece * 256
         shared = ocb * icb * 256 if whole else 0, V if by_blocks else 0
-        own, more = (0 if by_blocks else V, M, U), (SCRATCH,)
+        own, scratch = (0 if by_blocks else V, M, U), (SCRATCH,)
     shared, own = ([planes * odd_lines(size) if size else 0 for size in sizes] for sizes in (shared, own))
-    return Grouping(tiles, together, piece, whole, by_blocks, tuple(shared), (*own, *more))
+    return Grouping(tiles, together, piece, whole, by_blocks, tuple(shared), (*own, *scratch))
 
 
 def _even(tiles, most):

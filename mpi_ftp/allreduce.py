@@ -10,10 +10,12 @@ somebody to call MPI. The order of adding does not depend on timing.
 A host has as many leaders as the host with the fewest ranks. Knows ranks and hosts, not what is summed.
 """
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from . import kernels
+from .kernels.prepared import one_by_one
 from .region import balanced
 
 LINE = 16                   # numbers: parts begin at whole cache lines
@@ -104,12 +106,7 @@ class HalfHop(Hop):
         self.collect.start()
 
     def _adding(self):
-        adds = [kernels.widen.ready(as_map(self.mine), self.terms[i], add=True) for i in sorted(self.terms)]
-
-        def add():
-            for each in adds:
-                each()
-        return add
+        return partial(one_by_one, [kernels.widen.ready(as_map(self.mine), self.terms[i], add=True) for i in sorted(self.terms)])
 
     def start_share(self):
         if self.place in self.out:

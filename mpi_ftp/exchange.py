@@ -4,18 +4,21 @@ Who sends which box to whom is decided in the constructor (box ∩ box is a box,
 given: a step gives the same ones again. A box without gaps in its tile leaves from there, and arrives there, without a copy.
 """
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
 
 from . import kernels
+from .kernels.prepared import one_by_one
 from .tile import outside, storage_shape
 from .waiting import do_nothing
 
 
 @dataclass
 class Journey:
-    """Messages between two tiles, and a call for all that is to be done before, meanwhile and after. arrays: of the tiles, kept so that nothing else comes to lie at their addresses."""
+    """Messages between two tiles, and a call for all that is to be done before, meanwhile and after. arrays: of the tiles, kept so that nothing else comes
+    to lie at their addresses."""
     arrays: tuple
     messages: object
     before: object      # fills what is sent
@@ -30,14 +33,6 @@ class Journey:
     def finish(self, meanwhile):
         self.messages.wait('messages', meanwhile)
         self.after()
-
-
-def calls(works):
-    """All of them as one."""
-    def run():
-        for work in works:
-            work()
-    return run
 
 
 class Exchange:
@@ -129,12 +124,12 @@ class Exchange:
                 packed[box] = tile[box] if gapless else buffer
                 before += [] if gapless else [(buffer, tile[box])]
             sends.append((peer, packed[box]))
-        return sends, calls([kernels.narrow.ready(*each) for each in before]) if self.half else kernels.move.ready(*before)
+        return sends, partial(one_by_one, [kernels.narrow.ready(*each) for each in before]) if self.half else kernels.move.ready(*before)
 
     def _unpack(self, own, arrived):
         """A call that does moves on this rank, then brings what has arrived to its place."""
         if self.half:
-            return calls([kernels.move.ready(*own)] + [kernels.widen.ready(*each) for each in arrived])
+            return partial(one_by_one, [kernels.move.ready(*own)] + [kernels.widen.ready(*each) for each in arrived])
         return kernels.move.ready(*own, *arrived)
 
     def _in_place(self, owned, held):

@@ -173,10 +173,9 @@ class Unfinish:
         state = self.state
         if not state.present:
             return
-        if state.grads:
-            kernels.add_sums(state.grads['bias'], sums[0])
-            if 'scale' in state.grads:
-                kernels.add_sums(state.grads['scale'], sums[1])
+        for name, total in (('bias', sums[0]), ('scale', sums[1])):
+            if name in state.grads:
+                kernels.add_sums(state.grads[name], total)
         if self.corrected:
             self.under_way = sums, state.begin_reduce(sums)
 
