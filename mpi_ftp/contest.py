@@ -13,6 +13,7 @@ from . import comm
 from .footprint import Footprint
 from .memory import Pages
 from .model import Model, holders
+from .mute import Mute
 from .network import PICTURE
 from .plan import Plan
 from .region import NOTHING
@@ -24,9 +25,10 @@ STEPS = 2                   # of a turn; one rank takes one
 
 @dataclass(frozen=True)
 class Entry:
-    """A plan for the first ranks of a run. everywhere: for all ranks, each by itself."""
+    """A plan for the first ranks of a run. everywhere: for all ranks, each by itself; mute: without messages."""
     plan: Plan
     everywhere: bool = False
+    mute: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Room:
         """A Model of this room; weights are only made where no other has such."""
         layouts = plan.layouts(network)
         shares = [[plan.share(network, layouts, group, rank) for rank in range(comm.size)] for group in plan.groups]
-        key = comm.size, tuple(holders(network, plan, shares).items())
+        key = type(comm), comm.size, tuple(holders(network, plan, shares).items())
         model = Model(network, plan, comm, overlap=job.overlap, losses=losses_of(network), deterministic=job.deterministic, halos=job.halos,
                       gradients=job.gradients, parameters=self.weights.get(key), pages=self.pages)
         if key not in self.weights:
@@ -80,7 +82,7 @@ class Contestant:
         ranks = self.plan.ranks
         self.takes_part, self.steps = world.rank < ranks or entry.everywhere, 1 if ranks == 1 else STEPS
         some = world.split(0 if self.takes_part else None) if ranks < world.size else world
-        self.comm, self.meeting = comm.Alone() if ranks == 1 else some, world if entry.everywhere else some
+        self.comm, self.meeting = comm.Alone() if ranks == 1 else Mute(some) if entry.mute and some else some, world if entry.everywhere else some
         if self.takes_part:
             self.model = room.model(network, self.plan, self.comm, job)
             shape = self.model.picture.shape

@@ -39,6 +39,8 @@ def add_arguments(parser):
     parser.add_argument('--seconds', metavar='S', type=duration, default=10.0, help=f'time for the steps of each batch (default: 10; plans take at least {ROUNDS} turns)')
     parser.add_argument('--busy', action='store_true', help='time the steps of one rank while every other takes such steps for itself: for hosts that are '
                         'emulated on one machine and share its caches and memory')
+    parser.add_argument('--mute', action='store_true', help='take turns with the same steps without their messages, whose numbers are wrong: what a network '
+                        'without delay and without work would bring')
     parser.add_argument('--profile', metavar='OUT.json', help='keep what was measured of hosts and links, for --machine')
     parser.add_argument('--json', metavar='OUT.json', help='write the figures as well')
     parser.add_argument('--png', metavar='OUT.png', help='draw plans, measured beside predicted')
@@ -65,17 +67,18 @@ def run(args):
     rows, plans = [], []
     for batch, (by_count, by_name) in zip(args.batches, planned):
         entries = [Entry(plan, everywhere=args.busy and plan.ranks == 1) for plan in by_count]
+        counted = entries + [replace(entry, mute=True) for entry in entries if args.mute and entry.plan.ranks > 1]
         rivalling = [Entry(plan) for plan in by_name.values() if not isinstance(plan, str)]
 
         def ready(batch=batch):
             if world.rank == 0:
                 print(f'batch {batch}: plans are made', flush=True)
 
-        def final(figures, by_name=by_name, entries=entries):
-            return list(dict.fromkeys(entries + rivals.finalists(by_name, figures, args.finalists)))
+        def final(figures, by_name=by_name, counted=counted):
+            return list(dict.fromkeys(counted + rivals.finalists(by_name, figures, args.finalists)))
 
         with telling(f'batch {batch}: plans take turns', world.rank == 0):
-            figures = contest(world, network, list(dict.fromkeys(entries + rivalling)), machine, job, args.seconds, ROUNDS if rivalling else 1, ready,
+            figures = contest(world, network, list(dict.fromkeys(counted + rivalling)), machine, job, args.seconds, ROUNDS if rivalling else 1, ready,
                               final if args.finalists else None)
         if world.rank == 0:
             rows += count_rows(entries, figures, machine) if entries else []
@@ -94,8 +97,9 @@ def asked(args, size):
         raise UsageError('scaling: --png and --finalists are for plans: give --plans or --sweep as well')
     if args.finalists is not None and args.finalists < 2:
         raise UsageError(f'scaling: --finalists {args.finalists}: expected at least 2, auto and the best of the others')
-    if args.busy and some and not args.counts:
-        raise UsageError('scaling: --busy is for steps of one rank, which --plans and --sweep leave out: give --counts as well')
+    for option, steps in (('busy', 'one rank'), ('mute', 'so many ranks')):
+        if getattr(args, option) and some and not args.counts:
+            raise UsageError(f'scaling: --{option} is for steps of {steps}, which --plans and --sweep leave out: give --counts as well')
     if some and not args.counts:
         return [], names
     counts = args.counts or [1 << i for i in range(16) if 1 << i < size] + [size]
@@ -147,7 +151,8 @@ def tell(args, rows, plans, machine):
 class Row:
     """Figures of a plan's steps beside what is due. serial: seconds of a step on the first rank alone; ideal: seconds of a step if every rank contributed what it
     does alone; bound: seconds that operations (of each rank at the pace it has alone) and bytes (the most that a rank sends or receives) allow if one hides
-    behind the other; labour: seconds that operations and what the processor works for those bytes allow, which nothing hides.
+    behind the other; labour: seconds that operations and what the processor works for those bytes allow, which nothing hides; muted: seconds of the same steps
+    without messages, None where not measured.
     """
     plan: Plan
     figures: Figures
@@ -155,6 +160,7 @@ class Row:
     ideal: float
     bound: float
     labour: float
+    muted: float | None = None
 
     @property
     def efficiency(self):
@@ -168,20 +174,22 @@ class Row:
     def to_json(self):
         """Flat; plan: its groups in a line."""
         return {'batch': self.plan.batch, 'ranks': self.plan.ranks, **self.figures.to_json(), 'serial': self.serial, 'ideal': self.ideal,
-                'predicted': self.plan.predicted['seconds'], 'bound': self.bound, 'labour': self.labour, 'plan': brief(self.plan)}
+                'predicted': self.plan.predicted['seconds'], 'bound': self.bound, 'labour': self.labour, 'muted': self.muted,
+                'plan': brief(self.plan)}
 
 
 def count_rows(entries, figures, machine):
-    """Rows of one batch. entries: of each number of ranks, one rank first; figures: {Entry: Figures}. What ranks take alone is known of the first one at least;
-    the others then differ from it by the speeds of the Machine."""
+    """Rows of one batch. entries: of each number of ranks, one rank first; figures: {Entry: Figures}, of muted entries, too. What ranks take alone is known of the
+    first one at least; the others then differ from it by the speeds of the Machine."""
     rows, one = [], figures[entries[0]]
     alone = one.each if len(one.each) > 1 else [one.seconds * speed / machine.speeds[0] for speed in machine.speeds]
     for entry in entries:
-        found, ranks = figures[entry], entry.plan.ranks
+        found, muted, ranks = figures[entry], figures.get(replace(entry, mute=True)), entry.plan.ranks
         computed = [seconds * flops / one.flops[0] for seconds, flops in zip(alone, found.flops)]
         sent = sum(found.sent) if ranks > 1 else 0
         labour = max(seconds + sent * machine.labour * speed for seconds, speed in zip(computed, machine.speeds))
-        rows.append(Row(entry.plan, found, one.seconds, 1 / sum(1 / seconds for seconds in alone[:ranks]), max(*computed, sent / machine.link[1]), labour))
+        ideal, bound = 1 / sum(1 / seconds for seconds in alone[:ranks]), max(*computed, sent / machine.link[1])
+        rows.append(Row(entry.plan, found, one.seconds, ideal, bound, labour, muted and muted.seconds))
     return rows
 
 
@@ -191,17 +199,18 @@ def show(rows, machine):
     from .runfolder import show as show_table
     latency, bandwidth = machine.link
     table = Table(title=f'training steps; links {bandwidth * 8e-6:.0f} Mbit/s, {1e6 * latency:.0f} us', box=None)
-    for name in ('batch', 'ranks', 'ms', 'predicted', 'faster', 'efficiency', 'bound', 'with work', 'MB halos', 'MB sums', 'ms processors', 'wait halos', 'norms', 'sums', 'of', 'hidden'):
+    for name in ('batch', 'ranks', 'ms', 'predicted', 'faster', 'efficiency', 'bound', 'with work', 'mute', 'MB halos', 'MB sums', 'ms processors', 'wait halos',
+                 'norms', 'sums', 'of', 'hidden'):
         table.add_column(name, justify='right')
     for row in rows:
         plan, found = row.plan, row.figures
         cells = [str(plan.batch), str(plan.ranks), f'{1e3 * found.seconds:.1f}', f'{1e3 * plan.predicted["seconds"]:.1f}', f'{row.serial / found.seconds:.2f}x',
-                 f'{row.efficiency:.1%}', f'{row.ideal / row.bound:.1%}', f'{row.ideal / row.labour:.1%}']
+                 f'{row.efficiency:.1%}', f'{row.ideal / row.bound:.1%}', f'{row.ideal / row.labour:.1%}', f'{row.ideal / row.muted:.1%}' if row.muted else '']
         if plan.ranks > 1:
             cells += [f'{nbytes / 1e6:.2f}' for nbytes in found.sent]
             cells += [f'{1e3 * value:.1f}' for value in (found.processor, found.halos, found.norms, found.sums, found.reductions)]
             cells.append('' if row.hidden is None else f'{row.hidden:.0%}')
         table.add_row(*cells)
-    show_table(table, 150)
+    show_table(table, 160)
     for row in rows:
         print(f'batch {row.plan.batch}, {row.plan.ranks} ranks: {brief(row.plan)}')

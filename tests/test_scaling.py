@@ -57,6 +57,9 @@ def test_a_slow_rank_is_due_less(tmp_path):
         assert [row.ideal for row in rows] == pytest.approx([.1, .2 / 3]) and [row.efficiency for row in rows] == pytest.approx([1, 2 / 3 / .8])
         assert [row.bound for row in rows] == pytest.approx([.1, 2e6 / machine.link[1]]) and rows[1].serial == .1
         assert [row.labour for row in rows] == pytest.approx([.1, .07 + 2e6 * 3e-9])          # the other: .06 + 2e6 * 6e-9
+        assert [row.muted for row in rows] == [None, None]
+    quiet = {two: shared, replace(two, mute=True): replace(shared, seconds=.07), one: Figures(.1, *waits, (0, 0), (100,), (.1,), each)}
+    assert [row.muted for row in count_rows([one, two], quiet, machine)] == [None, .07]
 
 
 def test_words_of_plans():
@@ -132,7 +135,26 @@ def test_contestants_share_memory_and_weights(tmp_path, mpi_ranks):
     assert (figures is None) == (world.rank > 0) and (world.rank > 0 or len(figures.rounds) == 1 and figures.seconds > 0)
 
 
-@pytest.mark.parametrize('more', [(), ('--busy',)])
+@pytest.mark.mpi(2)
+def test_a_mute_contestant_neither_sends_nor_waits(tmp_path, mpi_ranks):
+    """It makes no request, has weights of its own, which the other's do not suffer from, and takes the same steps."""
+    network, world, job = make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 48), comm_module.world(), SimpleNamespace(overlap=True, deterministic=False, halos='full', gradients='full')
+    loud = Entry(by_hand(network, 2, 2, (2, 1), [0, 4]))
+    room = Room(world, network, [loud], made_up_machine(2))
+    speaks, mute = (Contestant(world, network, entry, job, room) for entry in (loud, replace(loud, mute=True)))
+    assert speaks.model.parameters is not mute.model.parameters and len(room.weights) == 2
+    before = mute.model.parameters.flat.copy()
+    for contestant in speaks, mute:
+        contestant.turn(1)
+        contestant.turn(1)
+    requests = [[messages.requests for lane in each.model.reduction.lanes for _, piece in lane.pieces for _, messages, _ in piece.rounds] for each in (speaks, mute)]
+    assert all(requests[0]) and requests[1] and not any(requests[1])
+    assert speaks.model.bytes_moved == mute.model.bytes_moved > 0 and np.isfinite(mute.model.parameters.flat).all() and (mute.model.parameters.flat != before).any()
+    if world.rank == 0:         # the other would wait for ever, had it anybody to wait for
+        mute.step()
+
+
+@pytest.mark.parametrize('more', [(), ('--busy', '--mute')])
 def test_the_verb(tmp_path, more):
     """Three processes; one to three ranks take turns."""
     done = scaling(tmp_path, 3, '--batches', '2', *more, '--profile', 'machine.json')
@@ -140,6 +162,7 @@ def test_the_verb(tmp_path, more):
     assert [row['ranks'] for row in rows] == [1, 2, 3] and all(row['seconds'] > 0 for row in rows)
     for row in rows:                        # where one rank alone is faster, three send nothing either
         assert (sum(row['sent']) > 0) == any(not group.endswith(':whole') for group in row['plan'].split())
+    assert [bool(row['muted']) for row in rows] == [False, bool(more), bool(more)]
     assert sum(rows[0]['sent']) == 0 and (tmp_path / 'machine.json').exists() and 'efficiency' in done.stdout
 
 
