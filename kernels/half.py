@@ -59,8 +59,10 @@ def _plain(view):
 
 
 def message(size):
-    """Room for a message of so many numbers."""
-    return np.zeros(size + HEADER, np.uint16)
+    """Room for a message of so many numbers, which are zero until it is written."""
+    made = np.zeros(size + HEADER, np.uint16)
+    made[:HEADER].view(np.float32)[0] = 1
+    return made
 
 
 @prepared

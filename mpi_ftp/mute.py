@@ -26,7 +26,8 @@ class Mute:
         return self.comm.same_host(peer)
 
     def messages(self, sends, receives, tag):
-        """Messages that are complete at once."""
+        """Messages that are complete at once. In half precision they are of zeros as they were made."""
         for _, array in receives:
-            array[...] = 0
+            if array.dtype.kind == 'f':
+                array[...] = 0
         return Messages([], [], buffers=(sends, receives))

@@ -59,7 +59,9 @@ def test_messages_keep_eleven_digits_of_their_largest_number(dtype, size):
     rng = np.random.default_rng(8)
     for factor in (1e-30, 1.0, 3e7):
         a = (factor * rng.standard_normal((1, 1, 1, size, 1))).astype(dtype)
-        message, b = kernels.message(size), np.zeros_like(a)
+        message, b = kernels.message(size), np.ones_like(a)
+        kernels.widen(b, message)
+        assert not b.any()                              # nothing was written yet
         kernels.narrow(message, a)
         kernels.widen(b, message)
         largest = np.abs(a).max(initial=0)

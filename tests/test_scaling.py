@@ -136,9 +136,11 @@ def test_contestants_share_memory_and_weights(tmp_path, mpi_ranks):
 
 
 @pytest.mark.mpi(2)
-def test_a_mute_contestant_neither_sends_nor_waits(tmp_path, mpi_ranks):
+@pytest.mark.parametrize('precision', ['full', 'half'])
+def test_a_mute_contestant_neither_sends_nor_waits(tmp_path, mpi_ranks, precision):
     """It makes no request, has weights of its own, which the other's do not suffer from, and takes the same steps."""
-    network, world, job = make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 48), comm_module.world(), SimpleNamespace(overlap=True, deterministic=False, halos='full', gradients='full')
+    network, world = make_network(tmp_path, NETWORKS['tiny-yolo'], 32, 48), comm_module.world()
+    job = SimpleNamespace(overlap=True, deterministic=False, halos=precision, gradients=precision)
     loud = Entry(by_hand(network, 2, 2, (2, 1), [0, 4]))
     room = Room(world, network, [loud], made_up_machine(2))
     speaks, mute = (Contestant(world, network, entry, job, room) for entry in (loud, replace(loud, mute=True)))
