@@ -7,7 +7,7 @@ import pytest
 from mpi_ftp import comm as comm_module
 from mpi_ftp import reduction
 from mpi_ftp.allreduce import Stage, by_host, room, stages
-from mpi_ftp.reduction import Reduction
+from mpi_ftp.reduction import SCRATCH, Lane, Reduction
 
 HOSTS = {'one': 'aaaaaa', 'each its own': 'abcdef', 'pairs': 'aabbcc', 'uneven': 'aaabcc', 'mixed': 'abacab'}
 
@@ -112,6 +112,17 @@ def test_early_lanes_do_not_wait_for_late_ones(hosts, monkeypatch):
             np.testing.assert_allclose(grads[:end], truth[:end], rtol=0, atol=1e-14)
             assert not any(lane.open for lane in sums.lanes[:count])
         assert not any(lane.open for lane in sums.lanes)
+
+
+@pytest.mark.parametrize('pieces, size, slots', [(50, 1 << 10, 6), (50, SCRATCH // 5 // 4, 5), (50, SCRATCH, 3), (2, 1 << 10, 2), (0, 0, 1)])
+def test_a_lane_has_a_few_pieces_under_way(pieces, size, slots):
+    """Six of small ones at most, or what waits on a slow link is old before it leaves; three of large ones at least, or the link rests."""
+    lane, started = Lane(pieces, size, np.dtype(np.float32)), []
+    assert lane.scratch.shape == (slots, size)
+    lane.pieces = [(0, SimpleNamespace(start=lambda k=k: started.append(k))) for k in range(pieces)]
+    lane.complete(0)
+    lane.begin()
+    assert started == list(range(min(pieces, slots)))
 
 
 @pytest.mark.mpi(2)
