@@ -25,7 +25,7 @@ def owned_layout(network, last, layout, index):
         if axis == 0 or edge == 0:
             return edge
         if axis == 1:
-            return min(size, edge * size // size_out // BLOCK * BLOCK)
+            return channel(network, last, index, edge)
         return min(size, int(edge * ratio))
 
     boxes = []
@@ -34,6 +34,14 @@ def owned_layout(network, last, layout, index):
         box = Region(lo, hi)
         boxes.append(NOTHING if region.empty or box.empty else box)
     return Layout(shape, tuple(boxes))
+
+
+def channel(network, last, index, edge):
+    """Where a cut of the channels of a group's last layer lies among those of layer `index`: between whole blocks."""
+    size_out, size = (network.channels_shape(i)[0] for i in (last, index))
+    if index == last:
+        return edge
+    return size if edge >= size_out else min(size, edge * size // size_out // BLOCK * BLOCK)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def share(network, start, stop, owned, cuts=(), training=True):
         real = wanted & whole(network, index, wanted)
         if exported(network, stop, index) or layer.is_head or index in cuts or (training and layer.normalize):
             real = real | owned[index]
-        computed[index] = real = all_filters(layer, real, owned[index])
+        computed[index] = real = all_filters(network, stop - 1, index, real, owned)
         held[index] = wanted | real
         needs[index] = layer.needs(real)
         for source, box in zip(layer.inputs, needs[index]):
@@ -85,17 +93,18 @@ def _walk_back(network, start, stop, owned, cuts, differentiated, gradient):
             real = real | owned[index]
         if index in cuts or layer.is_head:
             real = owned[index]
-        differentiated[index] = real = all_filters(layer, real, owned[index])
+        differentiated[index] = real = all_filters(network, stop - 1, index, real, owned)
         gradient[index] = arriving | real
         for source, box in zip(layer.inputs, layer.needs(real)):
             gradient[source] = gradient.get(source, NOTHING) | gradient_box(network, layer, source, box)
 
 
-def all_filters(layer, region, owned):
-    """A region of a layer's output with all channels that its rank owns, though others may read only some: filters are computed together."""
-    if not layer.tensors or region.empty or owned.empty:
+def all_filters(network, last, index, region, owned):
+    """A region of a layer's output with all channels that its rank has the filters of, though others may read only some: filters are computed together. They
+    follow from the channels that it owns of the group's last layer, as of this one it may own no pixel."""
+    if not network.layers[index].tensors or region.empty or owned[last].empty:
         return region
-    return region | region.replace(1, owned.lo[1], owned.hi[1])
+    return region | region.replace(1, *(channel(network, last, index, corner[1]) for corner in (owned[last].lo, owned[last].hi)))
 
 
 def gradient_box(network, layer, source, need):

@@ -30,6 +30,8 @@ CASES = {
     'shortcut, route': (SHORTCUTS + HEAD, [0, 1, 3, 8]),
     'reorg': (NETWORKS['reorg'], [0, 2, 4, 8, 9]),
     'upsample': (NETWORKS['upsample'], [0, 2, 4, 7, 9, 12]),
+    'half of the filters': (conv(16, s=2) + conv(16, s=2) + conv(48, s=2, bn=0) + '[upsample]\nstride=4\n[route]\nlayers=-1\ngroups=2\ngroup_id=1\n'
+                            + conv(20, bn=0) + HEAD, [0, 2, 5, 6]),
     'pads': (NETWORKS['pads'], [0, 3, 5, 6]),
     'mixed': (NETWORKS['deep'], [0, 2, 4, 6]),
     'several norms': (NETWORKS['deep'], [0, 8]),
