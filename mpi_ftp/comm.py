@@ -214,8 +214,9 @@ class World:
                         [self.comm.Recv_init(a, peer, tag) for peer, a in receives], self.mpi, (sends, receives), self.patient)
 
     def send(self, array, peer, tag):
-        """Send a contiguous array; blocks until it may be overwritten."""
-        self.comm.Send(array, peer, tag)
+        """Send a contiguous array; blocks until the peer receives it: what is sent before it is asked for would lie in the peer's memory."""
+        request = self.comm.Issend(array, peer, tag)
+        until(request.Test) if self.patient else request.Wait()
 
     def receive(self, array, peer, tag):
         """Fill a contiguous array from a peer's send."""

@@ -1,4 +1,5 @@
 """Checkpoints and weights are written slice by slice from the ranks that own the rows, and read back by any cut."""
+import time
 import tracemalloc
 
 import numpy as np
@@ -27,6 +28,27 @@ def test_rows_are_cut_in_blocks():
 
 def test_the_lowest_rank_sends_rows_that_several_hold():
     assert owners([(16, 32), (0, 16), None, (0, 16), (16, 32)]) == [(1, (0, 16)), (0, (16, 32))]
+
+
+@pytest.mark.mpi(2)
+@pytest.mark.parametrize('patient', [False, True])
+def test_a_slice_does_not_leave_before_it_is_asked_for(patient, monkeypatch):
+    """Else all slices of all ranks could lie in the memory of the one that writes."""
+    world = comm_module.world()
+    monkeypatch.setattr(world, 'patient', patient)
+    numbers = np.arange(64, dtype=np.float32)
+    for _ in range(2):
+        world.barrier()
+        begun = time.monotonic()
+        if world.rank == 0:
+            time.sleep(.3)
+            found = np.empty_like(numbers)
+            world.receive(found, 1, 5)
+            assert (found == numbers).all()
+        else:
+            world.send(numbers, 0, 5)
+            assert time.monotonic() - begun > .25
+    world.barrier()
 
 
 def cut_along_channels(network, ranks):
