@@ -145,11 +145,14 @@ class World:
 
     def _finish(self, request, meanwhile):
         begun = time.perf_counter()
+        self._wait(request, meanwhile)
+        waited['sums'] += time.perf_counter() - begun
+
+    def _wait(self, request, meanwhile=do_nothing):
         if self.patient:
             until(request.Test, meanwhile)
         else:
             request.Wait()
-        waited['sums'] += time.perf_counter() - begun
 
     def _small_sum(self, shape, dtype):
         if (shape, dtype) not in self._small_sums:
@@ -215,8 +218,7 @@ class World:
 
     def send(self, array, peer, tag):
         """Send a contiguous array; blocks until the peer receives it: what is sent before it is asked for would lie in the peer's memory."""
-        request = self.comm.Issend(array, peer, tag)
-        until(request.Test) if self.patient else request.Wait()
+        self._wait(self.comm.Issend(array, peer, tag))
 
     def receive(self, array, peer, tag):
         """Fill a contiguous array from a peer's send."""

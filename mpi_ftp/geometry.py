@@ -19,14 +19,11 @@ def owned_layout(network, last, layout, index):
     ratio = network.scales[last] / network.scales[index]
 
     def carry(edge, axis):
-        size_out, size = layout.shape[axis], shape[axis]
-        if edge >= size_out:
-            return size
-        if axis == 0 or edge == 0:
-            return edge
         if axis == 1:
             return channel(network, last, index, edge)
-        return min(size, int(edge * ratio))
+        if edge >= layout.shape[axis]:
+            return shape[axis]
+        return edge if axis == 0 else min(shape[axis], int(edge * ratio))
 
     boxes = []
     for region in layout:
@@ -38,9 +35,9 @@ def owned_layout(network, last, layout, index):
 
 def channel(network, last, index, edge):
     """Where a cut of the channels of a group's last layer lies among those of layer `index`: between whole blocks."""
-    size_out, size = (network.channels_shape(i)[0] for i in (last, index))
     if index == last:
         return edge
+    size_out, size = (network.channels_shape(i)[0] for i in (last, index))
     return size if edge >= size_out else min(size, edge * size // size_out // BLOCK * BLOCK)
 
 

@@ -6,7 +6,7 @@ from .waiting import Messages, do_nothing
 
 
 class Mute:
-    """The ranks of a communicator, silent: sums stay each rank's own terms, what others should send is zero. Has what a Model asks of a communicator."""
+    """The ranks of a communicator, silent: sums stay each rank's own terms, and where messages should arrive stays what lies there. Has what a Model asks of a communicator."""
 
     def __init__(self, comm):
         self.comm, self.rank, self.size, self.host_names = comm, comm.rank, comm.size, comm.host_names
@@ -26,7 +26,7 @@ class Mute:
         return self.comm.same_host(peer)
 
     def messages(self, sends, receives, tag):
-        """Messages that are complete at once. In half precision they are of zeros as they were made."""
+        """Messages that are complete at once. Zeros lie where they should arrive, as in half precision they do from the start, and no chance numbers."""
         for _, array in receives:
             if array.dtype.kind == 'f':
                 array[...] = 0
