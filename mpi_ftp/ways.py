@@ -87,11 +87,16 @@ def main_ways(network, ranks, batch):
 
 
 def tail_ways(ranks, batch):
-    """Ways for small maps and many weights: whole on one rank, samples, filters, filters of a part of the samples or rows."""
+    """Ways for small maps and many weights: whole on one rank; samples; filters; filters of some samples (as many for each rank, where that can be), of
+    some rows, and of both."""
+    parts = [d for d in range(2, ranks) if ranks % d == 0]
+    some = [d for d in parts if d <= batch]
+    even = [d for d in some if batch % d == 0] or some
+    both = [d for d in even if ranks % (2 * d) == 0 and ranks > 2 * d]
     found = [Way((1, 1, 1, 1)), Way((min(batch, ranks), 1, 1, 1)), Way((1, ranks, 1, 1))]
-    halves = [d for d in range(2, ranks) if ranks % d == 0]
-    found += [Way((d, ranks // d, 1, 1)) for d in halves if d <= batch][-1:]
-    found += [Way((1, ranks // d, d, 1)) for d in halves[:1]]
+    found += [Way((d, ranks // d, 1, 1)) for d in even[-2:]]
+    found += [Way((1, ranks // d, d, 1)) for d in parts[:2]]
+    found += [Way((d, 2, ranks // d // 2, 1)) for d in both[-1:]]
     return list(dict.fromkeys(found))
 
 

@@ -1,7 +1,7 @@
 """Ways to cut: parts sized by speed, on blocks, never empty where there is room."""
 import pytest
 
-from mpi_ftp.ways import Way, cut, factors, sized, words
+from mpi_ftp.ways import Way, cut, factors, sized, tail_ways, words
 
 
 def test_parts_are_sized_by_speed():
@@ -34,3 +34,10 @@ def test_a_way_that_does_not_fit_is_none():
 def test_factors_make_the_number_and_fit():
     assert factors(6, (3, 9, 9), 2) == [(1, 3, 2), (1, 2, 3), (1, 6, 1), (1, 1, 6), (2, 3, 1), (2, 1, 3)]
     assert factors(6, (3, 2, 9), 1) == [(1, 2, 3), (1, 1, 6)] and factors(5, (3, 1, 1), 4) == []
+
+
+def test_filters_are_cut_of_as_many_samples_on_each_rank():
+    assert [way.parts for way in tail_ways(6, 4)[3:]] == [(2, 3, 1, 1), (1, 3, 2, 1), (1, 2, 3, 1)]
+    assert [way.parts for way in tail_ways(16, 4)[3:]] == [(2, 8, 1, 1), (4, 4, 1, 1), (1, 8, 2, 1), (1, 4, 4, 1), (4, 2, 2, 1)]
+    assert [way.parts for way in tail_ways(6, 5)[3:5]] == [(2, 3, 1, 1), (3, 2, 1, 1)]          # 5 samples come out even nowhere
+    assert [way.parts for way in tail_ways(7, 4)] == [(1, 1, 1, 1), (4, 1, 1, 1), (1, 7, 1, 1)]
