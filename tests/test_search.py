@@ -136,7 +136,7 @@ def whole_tiles(choices):
 
 
 def test_where_nothing_fits_groups_are_taken_in_more_parts(tmp_path, monkeypatch):
-    network, machine = network_of(tmp_path, 'tiny-yolo', 512, 512), made_up_machine()
+    network, machine = network_of(tmp_path, 'deep', 640, 640), made_up_machine()
 
     def least():
         with pytest.raises(MemoryRefused) as refused:
