@@ -76,10 +76,12 @@ NOTHING = Region((0, 0, 0, 0), (0, 0, 0, 0))
 
 
 def balanced(n, parts, unit=1):
-    """Cut points 0 … n of `parts` nearly equal pieces whose inner cuts fall on multiples of `unit`."""
-    blocks = -(-n // unit)
-    q, r = divmod(blocks, parts)
-    return tuple(min(n, e * unit) for e in accumulate([q + (i < r) for i in range(parts)], initial=0))
+    """Cut points 0 … n of `parts` nearly equal pieces whose inner cuts fall on multiples of `unit`. The larger ones are the outermost, as a tile at a map's
+    end has a halo on one side only; empty ones come last."""
+    q, r = divmod(-(-n // unit), parts)
+    late = r // 2 if q else 0
+    sizes = [q + 1] * (r - late) + [q] * (parts - r) + [q + 1] * late
+    return tuple(min(n, e * unit) for e in accumulate(sizes, initial=0))
 
 
 @dataclass(frozen=True)

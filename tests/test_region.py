@@ -44,6 +44,11 @@ def test_balanced_cuts(n, parts, unit):
     assert max(sizes) - min(sizes) <= 1
 
 
+def test_the_larger_pieces_are_the_outermost():
+    assert balanced(38, 3) == (0, 13, 25, 38) and balanced(155, 4) == (0, 39, 78, 116, 155) and balanced(8, 3, 2) == (0, 4, 6, 8)
+    assert balanced(3, 5) == (0, 1, 2, 3, 3, 3)            # but where some are empty these come last
+
+
 def test_a_cut_layout_is_a_partition_and_spare_ranks_own_nothing():
     shape = (2, 40, 7, 9)
     layout = Layout.cut(shape, ((0, 1, 2), (0, 16, 40), (0, 3, 3, 7), (0, 9)), 14)
