@@ -176,7 +176,7 @@ def _splits(packed, stated):
     splits = {name: numbers for name, numbers in splits.items() if numbers}
     if splits:
         return splits
-    order = sorted(range(len(packed)), key=lambda k: hashlib.sha256(packed[k].name.encode()).digest())
+    order = sorted(range(len(packed)), key=lambda k: hashlib.sha256(packed[k].name.encode(errors='surrogateescape')).digest())
     tenth = len(packed) // 10 or len(packed) // 3 and 1
     cuts = {'train': order[2 * tenth:], 'val': order[:tenth], 'test': order[tenth:2 * tenth]}
     return {name: sorted(numbers) for name, numbers in cuts.items() if numbers}

@@ -58,8 +58,9 @@ def lasting_streams():
     """Make standard output and error such streams; those that were closed at the start (`>&-`) lead nowhere. A terminal that goes says so by a signal."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name in 'stdout', 'stderr':
-        stream = getattr(sys, name)
-        setattr(sys, name, open(os.devnull, 'w') if stream is None else Lasting(stream))
+        stream = getattr(sys, name) or open(os.devnull, 'w')
+        stream.reconfigure(errors='surrogateescape')            # names of files may be of any bytes
+        setattr(sys, name, Lasting(stream))
 
 
 def check_writable(path):
@@ -137,6 +138,20 @@ def new_hdf5(path):
         finally:
             if sink.refused:
                 raise sink.refused
+
+
+def fixed(texts):
+    """Texts as an array for HDF5, UTF-8 of a fixed length (names of files may be of any bytes). Those of any length lie in a heap of HDF5's, in which it goes
+    round for ever where a block of the file is lost."""
+    import h5py
+    import numpy as np
+    kept = [text.encode(errors='surrogateescape') for text in texts]
+    return np.array(kept, h5py.string_dtype(length=max(map(len, kept), default=0) or 1))
+
+
+def texts(array):
+    """What `fixed` keeps, or texts of any length in files of earlier versions, as a list."""
+    return [value if isinstance(value, str) else value.decode(errors='surrogateescape') for value in array[:]]
 
 
 def remains(folder):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .errors import DataError, nearest
-from .files import DAMAGED, new_hdf5, reason
+from .files import DAMAGED, fixed, new_hdf5, reason, texts
 from .picture_checks import check
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
@@ -43,9 +43,8 @@ class Pictures:
 
     def _load(self):
         file = self._file
-        self.attributes = dict(file.attrs)
-        self.classes = [str(name) for name in file['classes'].asstr()[:]]
-        self._names = file['names'].asstr()[:]
+        self.attributes = {name: texts([value])[0] if isinstance(value, (bytes, str)) else value for name, value in file.attrs.items()}
+        self.classes, self._names = texts(file['classes']), texts(file['names'])
         self._sizes = file['sizes'][:]
         self._offsets = file['offsets'][:]
         self._boxes = file['boxes'][:]
@@ -131,9 +130,8 @@ def writing(path, classes, shape, labelled=False):
 
     `shape` (Hmax, Wmax) bounds every picture; `labelled` chooses between one class a picture and boxes.
     """
-    import h5py
     with new_hdf5(path) as file:
-        file.create_dataset('classes', data=list(classes), dtype=h5py.string_dtype())
+        file['classes'] = fixed(classes)
         h, w = shape
         pixels = file.create_dataset('pictures', (0, h, w, 3), np.uint8, maxshape=(None, h, w, 3), chunks=(1, _chunk(h), _chunk(w), 3))
         writer = Writer(file, pixels, labelled)
@@ -165,11 +163,10 @@ class Writer:
 
     def tables(self):
         """Writes everything but the pixels."""
-        import h5py
         file, count = self._file, len(self._names)
         self._pixels.resize(count, axis=0)
         file['sizes'] = np.array(self._sizes, np.int32).reshape(-1, 2)
-        file.create_dataset('names', data=self._names, shape=(count,), dtype=h5py.string_dtype())
+        file['names'] = fixed(self._names)
         file['offsets'] = np.cumsum([0] + [len(b) for b in self._boxes], dtype=np.int64)
         file['boxes'] = np.concatenate(self._boxes) if count else np.empty((0, 5))
         file['uncounted'] = np.reshape(np.array(self._uncounted, np.float64), (-1, 7))
@@ -178,7 +175,8 @@ class Writer:
         group = file.create_group('splits', track_order=True)
         for name, numbers in self.splits.items():
             group[name] = np.array(numbers, np.int64)
-        file.attrs.update(format=FORMAT, version=VERSION, **self.attributes)
+        for name, value in dict(format=FORMAT, version=VERSION, **self.attributes).items():
+            file.attrs[name] = fixed([value]).reshape(()) if isinstance(value, str) else value
 
 
 def load_picture(path, size=None):
@@ -230,6 +228,7 @@ def _open(path):
         # Readers never lock: the file may lie on NFS, and a finished file is never written again
         file = h5py.File(path, 'r', locking=False)
         found, version = file.attrs.get('format'), file.attrs.get('version')
+        found = found.decode(errors='replace') if isinstance(found, bytes) else found
     except DAMAGED as error:
         raise DataError(f'{path} cannot be opened: {reason(error)}') from error
     if found == FORMAT and version == VERSION:

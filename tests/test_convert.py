@@ -2,6 +2,8 @@
 import argparse
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -28,6 +30,18 @@ def test_resized(tmp_path):
     with Pictures(tmp_path / 'o.h5') as pictures:
         assert pictures.size(1) == (12, 32) and np.allclose(pictures.boxes(1), [[1, .25, .5, .25, .5]])
         assert np.array_equal(pictures.read(1, 0, 12, 0, 32), load_picture(voc / 'JPEGImages/p1.png', (32, 12)))
+
+
+def test_names_of_any_bytes(tmp_path):
+    """As an archive from a machine with Latin-1 leaves them."""
+    for k in range(3):
+        paint(tmp_path / f'set/gr\udcfcn/{k}.png', 4, 4, k)
+    (tmp_path / 'set/gr\udcfcn/caf\udce9.png').write_text('no picture')
+    done = subprocess.run([sys.executable, '-m', 'mpi_ftp', 'convert', 'folder', tmp_path / 'set', tmp_path / 'o.h5'], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b'')
+    assert b'o.h5: 3 pictures; gr\xfcn 3\n' in done.stdout and b'  gr\xfcn/caf\xe9.png: not a picture this program can read\n' in done.stdout
+    with Pictures(tmp_path / 'o.h5') as pictures:
+        assert pictures.classes == ['gr\udcfcn'] and pictures.name(1) == 'gr\udcfcn/1.png'
 
 
 def test_a_truncated_picture_is_refused_and_the_rest_kept(tmp_path):
