@@ -5,6 +5,7 @@ What the rest of the program uses: rank, size, host, small sums over ranks, smal
 import time
 from functools import partial
 
+from .alone import Alone
 from .errors import LauncherError
 from .hosts import host_names, this_machine
 from .launcher import asked_ranks, launched
@@ -37,59 +38,6 @@ def world(ranks=None):
 def _python():
     import sys
     return sys.executable
-
-
-class Alone:
-    """One rank without MPI: every sum is its own term, nobody to talk to."""
-    rank, size, in_order = 0, 1, False
-
-    def __init__(self):
-        self.host = this_machine()[0]
-
-    def sum(self, array, meanwhile=do_nothing):
-        return array
-
-    def begin_sum(self, array, meanwhile=do_nothing):
-        return do_nothing
-
-    def broadcast(self, value, root=0):
-        return value
-
-    def from_first(self, find):
-        return find()
-
-    def gather(self, value):
-        return [value]
-
-    def hand_out(self, values):
-        return values[0]
-
-    def maximum(self, value):
-        return value
-
-    def barrier(self):
-        pass
-
-    rest = barrier
-
-    def split(self, colour, key=0):
-        return self
-
-    def same_host(self, peer):
-        return True
-
-    def host_comm(self):
-        return self
-
-    def messages(self, sends, receives, tag):
-        if sends or receives:
-            raise RuntimeError('one rank has nobody to send to')
-        return Messages([], [])
-
-    def send(self, array, peer, tag):
-        raise RuntimeError('one rank has nobody to send to')
-
-    receive = send
 
 
 class World:
@@ -164,13 +112,14 @@ class World:
         return self.comm.bcast(value, root)
 
     def from_first(self, find):
-        """What find() gives on rank 0, on every rank; if it raises there, all do."""
+        """What find() gives on rank 0, on every rank; they sleep meanwhile, as they may share its cores. If it raises there, all do."""
         found, refused = None, None
         if self.rank == 0:
             try:
                 found = find()
             except Exception as error:          # or the others would wait
                 refused = error
+        self.rest()
         found, refused = self.broadcast((found, refused))
         if refused:
             raise refused

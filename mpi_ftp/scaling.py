@@ -109,15 +109,13 @@ def asked(args, size):
 
 
 def plans_of(world, network, batch, counts, names, sweep, machine):
-    """([Plan of each number of ranks], {name: Plan on all ranks, or why there is none}): found by rank 0, for all, while they sleep."""
-    found = None
+    """([Plan of each number of ranks], {name: Plan on all ranks, or why there is none}): found by rank 0, for all."""
+    def find():
+        wanted = [*names, *(manual.sweep(network, world.size, batch) if sweep else [])]
+        by_name = manual.named(network, world.size, batch, few(machine, world.size), dict.fromkeys([*wanted, rivals.AUTO])) if wanted else {}
+        return [find_plan(network, ranks, batch, few(machine, ranks)) for ranks in counts], by_name
     with telling(f'batch {batch}: planning', world.rank == 0):
-        if world.rank == 0:
-            names = [*names, *(manual.sweep(network, world.size, batch) if sweep else [])]
-            by_name = manual.named(network, world.size, batch, few(machine, world.size), dict.fromkeys([*names, rivals.AUTO])) if names else {}
-            found = [find_plan(network, ranks, batch, few(machine, ranks)) for ranks in counts], by_name
-        world.rest()
-    return world.broadcast(found)
+        return world.from_first(find)
 
 
 def few(machine, ranks):

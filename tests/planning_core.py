@@ -19,10 +19,3 @@ def made_up_machine(ranks=1, link=(1e-4, 1e7), flops=1e9, hosts=None, **changes)
 
 def network_of(tmp_path, name='tiny-yolo', h=64, w=96):
     return make_network(tmp_path, NETWORKS[name], h, w)
-
-
-def found_by_first(comm, find):
-    """What find() gives on rank 0, on every rank; they sleep meanwhile, for they share cores."""
-    found = find() if comm.rank == 0 else None
-    comm.rest()
-    return comm.broadcast(found)

@@ -13,7 +13,7 @@ FLOORS = [set(floor.split()) for floor in (
     'network',
     'allreduce reduction',
     'geometry instalments subtiles step_buffers memory curves buffers parameters optimizer algorithm_times layer_times tables machine_checks machine extents layer_cost part_cost message_cost cost plan ways shares space dynamic refine footprint budget search',
-    'launcher hosts waiting small_sum comm mute exchange link_times collective_times measuring',
+    'launcher hosts waiting alone small_sum comm mute exchange link_times collective_times measuring',
     'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment picture_checks pictures loader sources voc yolo_lists coco '
     'weights schedule checkpoint runfolder telling job',

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from core import POOL, compare_with_one_rank, conv, make_network
-from planning_core import found_by_first, made_up_machine, network_of
+from planning_core import made_up_machine, network_of
 
 from mpi_ftp import comm as comm_module
 from mpi_ftp.budget import Budget
@@ -173,7 +173,7 @@ def test_found_plans_train_as_one_rank_does(tmp_path, name):
     for link in LINKS.values():
         machine = replace(made_up_machine(comm.size, link), base=0)
         for recompute in 'none', 'all':
-            plan = found_by_first(comm, lambda: find_plan(network, comm.size, 2, machine, recompute=recompute))
+            plan = comm.from_first(lambda: find_plan(network, comm.size, 2, machine, recompute=recompute))
             compare_with_one_rank(network, plan, comm)
 
 
@@ -185,7 +185,7 @@ def test_plans_for_uneven_ranks_train_as_one_rank_does(tmp_path, name):
     network = network_of(tmp_path / f'{comm.rank}' if (tmp_path / f'{comm.rank}').mkdir() is None else tmp_path, name, 36, 52)
     for speeds in (3, 1, 2, 1), (9, 1, 1, 1):
         machine = replace(made_up_machine(comm.size, LINKS['quick'], speeds=tuple(map(float, speeds[:comm.size]))), base=0)
-        plan = found_by_first(comm, lambda: find_plan(network, comm.size, 2, machine))
+        plan = comm.from_first(lambda: find_plan(network, comm.size, 2, machine))
         assert plan.order and plan.order[0] != 0
         compare_with_one_rank(network, plan, comm)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mpi_ftp import comm as comm_module
+from mpi_ftp.errors import PlanError
 from mpi_ftp.hosts import host_names, this_machine
 from mpi_ftp.waiting import Messages, until
 
@@ -50,6 +51,18 @@ def test_patient_ranks_get_the_same(patient):
         messages.start()
         messages.wait()
         assert (into == (comm.rank - 1) % comm.size).all()
+
+
+@pytest.mark.mpi(1, 3, timeout=30)
+def test_what_the_first_rank_finds_others_wait_for_without_work():
+    comm, busy = comm_module.world(), time.process_time()
+    assert comm.from_first(lambda: time.sleep(.5) or 'found') == 'found'
+    assert time.process_time() - busy < .1
+
+    def refuse():
+        raise PlanError(f'rank {comm.rank} finds none')
+    with pytest.raises(PlanError, match='^rank 0 finds none$'):
+        comm.from_first(refuse)
 
 
 @pytest.mark.mpi(3, timeout=30)
