@@ -20,7 +20,7 @@ from .arguments import whole
 from .errors import JobError, UsageError, nearest
 from .files import check_writable, replacing
 from .launcher import of_launcher
-from .runfolder import show as show_table
+from .screen import show as show_table
 
 WARM = 2                    # steps that are not counted
 NET = '[net]\nwidth={side}\nheight={side}\nchannels=3\nbatch={batch}\nmomentum=0.9\ndecay=0.0005\nlearning_rate=0.0001\n'

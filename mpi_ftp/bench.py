@@ -22,7 +22,7 @@ from .errors import CfgError, UsageError
 from .model import Model
 from .network import read_network
 from .plan import by_hand
-from .runfolder import show as show_table
+from .screen import show as show_table
 from .session import load_kernels, losses_of
 
 KEYS = 'cfg', 'threads', 'winograd'

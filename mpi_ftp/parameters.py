@@ -149,6 +149,15 @@ class Parameters:
                 draw *= spread
                 self.set(segment.layer, 'filters', draw[:min(BLOCK, last - row)], first=row)
 
+    def held_by_ranks(self, world):
+        """How much of the weights each rank holds, against one copy of them: a line on rank 0 of several, else None (collective)."""
+        held, tensors = world.gather(self.flat.nbytes / (1 << 20)), [layer.tensors for layer in self.network.layers]
+        if not held or world.size == 1:
+            return None
+        whole = sum(prod(shape) for layer in tensors for name, shape in layer if name in TRAINED) * self.dtype.itemsize / (1 << 20)
+        return (f'weights of ranks {" ".join(f"{mine:.1f}" for mine in held)} MiB, as much again for gradients and for momentum; '
+                f'{sum(held):.1f} MiB in all for one copy of {whole:.1f} MiB')
+
     # gradients
 
     def _buckets(self):

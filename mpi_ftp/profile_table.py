@@ -1,5 +1,5 @@
 """What a profile has found, as tables on the screen."""
-from .runfolder import show as show_table
+from .screen import show as show_table
 from .tables import by_ranks
 
 CONVOLUTION = 'forward', 'backward_data', 'backward_weights'

@@ -127,7 +127,7 @@ def few(machine, ranks):
 
 def tell(args, rows, plans, machine):
     """Tables, sentences, files."""
-    from .runfolder import show as show_table
+    from .screen import show as show_table
     if rows:
         show(rows, machine)
     if plans:
@@ -194,7 +194,7 @@ def count_rows(entries, figures, machine):
 def show(rows, machine):
     from rich.table import Table
 
-    from .runfolder import show as show_table
+    from .screen import show as show_table
     latency, bandwidth = machine.link
     table = Table(title=f'training steps; links {bandwidth * 8e-6:.0f} Mbit/s, {1e6 * latency:.0f} us', box=None)
     for name in ('batch', 'ranks', 'ms', 'predicted', 'faster', 'efficiency', 'bound', 'with work', 'mute', 'MB halos', 'MB sums', 'ms processors', 'wait halos',

@@ -16,7 +16,7 @@ from .machine import read_machine, write_machine
 from .network import read_network
 from .plan_table import plan_table
 from .planning import UNLIMITED, fitting, given, measured, mini_batch
-from .runfolder import terminal
+from .screen import terminal
 from .session import load_kernels, losses_of
 from .telling import telling
 

@@ -4,7 +4,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 
-from .runfolder import terminal
+from .screen import terminal
 
 PATIENCE = 1.5          # seconds until a bar appears: what is over sooner needs none
 INTERVAL = 10.0         # seconds until the first line of a log, and between them

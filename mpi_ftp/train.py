@@ -1,6 +1,5 @@
 """The verb `train`: the loop that reads as prose, and what surrounds it: resume, checkpoints, evaluation, signals."""
 import gc
-import math
 
 import numpy as np
 
@@ -15,12 +14,12 @@ from .job import add_arguments, from_arguments
 from .limits import trim
 from .loss import summary
 from .model import Model
-from .parameters import TRAINED
 from .plan_table import plan_table
 from .planning import course_of, mini_batch, plan_again, plan_run
 from .replan import Watch, move
-from .runfolder import open_run, show
+from .runfolder import open_run
 from .saving import WeightsSource, load_checkpoint, save_checkpoint, save_weights
+from .screen import show
 from .session import Feed, load_kernels, losses_of, read_headed, splits_of
 from .watching import TIMES, Signals, Stopwatch, tell
 
@@ -68,7 +67,8 @@ class Trainer:
         if not self.course.evaluates:
             folder.log('there is no evaluation: ' + ('val_split = none' if job.val_split else f'{job.data} has no split "val"'))
         self.model, self.watch = self.build(), Watch()
-        self.tell_weights()
+        if held := self.model.parameters.held_by_ranks(world):
+            folder.log(held)
         self.iteration, self.seen, self.state = self.begin()
         self.feed = self.stream()
         self.total = self.iterations(self.feed.samples)
@@ -97,14 +97,6 @@ class Trainer:
     def show(self, table):
         """A rich table on the terminal and in the log."""
         self.folder.note(show(table, width=140))
-
-    def tell_weights(self):
-        """How much of the weights each rank holds, against one copy of them (collective)."""
-        held, tensors = self.world.gather(self.model.parameters.flat.nbytes / (1 << 20)), [layer.tensors for layer in self.network.layers]
-        if self.world.size > 1 and held:
-            whole = sum(math.prod(shape) for layer in tensors for name, shape in layer if name in TRAINED) * self.dtype.itemsize / (1 << 20)
-            self.folder.log(f'weights of ranks {" ".join(f"{mine:.1f}" for mine in held)} MiB, as much again for gradients and for momentum; '
-                            f'{sum(held):.1f} MiB in all for one copy of {whole:.1f} MiB')
 
     def begin(self):
         """Weights to begin with: the checkpoint's, a file's, or random ones. Returns (iteration, pictures seen, place in the data)."""
@@ -139,16 +131,20 @@ class Trainer:
                 row = self.step()
                 self.watch.step(row)
                 times.append([row[name] for name in TIMES])
-                if self.iteration == self.total or job.val_every and self.iteration % job.val_every == 0:
+                if job.val_every and self.iteration % job.val_every == 0 and self.iteration < self.total:
                     row.update(self.evaluate(progress))
                 folder.row(**row)
                 progress.step(self.iteration, f'loss {row["loss"]:.4f}  rate {row["rate"]:.3g}  {row["seconds"]:.3f} s')
                 if self.iteration % job.checkpoint_every == 0 and self.iteration < self.total and not self.stop:
                     self.save()
+                    self.draw()
                 if self.state[0] > epoch and job.replan and self.world.size > 1:
                     self.replan()
-        self.feed.close()                                           # what it has prepared is room to draw in
-        self.save()
+            self.feed.close()                                       # what it has prepared is room to draw in
+            self.save()
+            if self.iteration == self.total:                        # once nothing can be lost any more
+                folder.begin_metrics(COLUMNS, self.iteration, self.evaluate(progress))
+        self.draw()
         for line in tell(times, self.plan, self.batch // self.mini, self.world):
             folder.log(line)
         if self.iteration >= self.total:
@@ -233,7 +229,7 @@ class Trainer:
         self.feed = self.stream()
 
     def save(self):
-        """Checkpoint, Darknet weights and the curve, each whole or not at all."""
+        """Checkpoint and Darknet weights, each whole or not at all."""
         meta = {'iteration': self.iteration, 'seen': self.seen, 'loader': list(self.state), 'seed': self.job.seed, 'job': self.job.toml(),
                 'plan': self.plan.to_json(), 'cfg': self.cfg}
         folder, parameters = self.folder, self.model.parameters
@@ -243,7 +239,12 @@ class Trainer:
         folder.settle()
         save_checkpoint(getattr(folder, 'checkpoint', None), self.world, parameters, meta)
         save_weights(getattr(folder, 'weights', None), self.world, parameters, self.seen)
-        if self.world.rank == 0 and self.iteration:
-            plot_training(folder.path / 'training.png', folder.curve(), self.job.cfg.stem)
         trim()
+        self.world.barrier()
+
+    def draw(self):
+        """The curve so far."""
+        if self.world.rank == 0 and self.iteration:
+            plot_training(self.folder.path / 'training.png', self.folder.curve(), self.job.cfg.stem)
+            trim()
         self.world.barrier()

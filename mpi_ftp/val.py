@@ -8,7 +8,7 @@ from .evaluate import evaluate
 from .files import check_writable, replacing
 from .footprint import EVALUATION
 from .job import from_arguments
-from .runfolder import show
+from .screen import show
 from .session import read_headed, splits_of
 from .telling import telling
 

@@ -16,7 +16,7 @@ FLOORS = [set(floor.split()) for floor in (
     'launcher hosts waiting alone small_sum comm mute exchange link_times collective_times measuring',
     'tape backward group parted model',
     'boxes_math boxes loss_math loss_checks region_loss yolo_loss softmax_loss loss metrics draw augment picture_checks pictures loader sources voc yolo_lists coco '
-    'weights schedule checkpoint runfolder telling job',
+    'weights schedule checkpoint screen runfolder telling job',
     'watching planning plan_table profile_table plan_picture compare manual contest rivals rivals_picture scaling_picture convert_weights session saving replan evaluate inference',
     'train val detect forward show profiling accuracy convert anchors warmup bench scaling',
     '__main__',

@@ -83,6 +83,19 @@ def test_resuming_drops_rows_after_the_checkpoint(tmp_path):
     assert (tmp_path / 'metrics.csv').read_text().split() == ['iteration,loss,new', '1,1,', '2,2,', '3,3,', '4,4.5,2']
 
 
+def test_numbers_join_the_row_of_an_iteration(tmp_path):
+    run = runfolder.open_run(tmp_path)
+    columns = 'iteration', 'loss', 'mAP50'
+    run.begin_metrics(columns)
+    for i in 1, 2:
+        run.row(iteration=i, loss=i / 3)
+    run.begin_metrics(columns, 2, {'mAP50': 1 / 7})
+    run.row(iteration=3, loss=4.)
+    run.begin_metrics(columns, 4, {'mAP50': .5})                 # its row was lost
+    run.close()
+    assert (tmp_path / 'metrics.csv').read_text().split() == ['iteration,loss,mAP50', '1,0.333333333333333,', '2,0.666666666666667,0.142857143', '3,4,', '4,,0.5']
+
+
 @pytest.mark.parametrize('wrong, left', [(lambda rows: b''.join(rows[:2] + rows[3:]), '134'), (lambda rows: b''.join(rows[:3]) + bytes(40), '12'), (lambda rows: b'', ''),
                                          (lambda rows: b''.join(rows + rows[2:4]), '1234'), (lambda rows: b''.join(rows).replace(b'3,3', b'3,3\xff'), '124'),
                                          (lambda rows: b''.join(rows)[:-3], '123'), (lambda rows: b''.join(rows).replace(b'3,3', b'3' * 5000 + b',3'), '124')])

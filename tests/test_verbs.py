@@ -1,4 +1,5 @@
 """The verbs as a newcomer meets them: command lines in processes of their own, alone and under mpirun, on small random networks."""
+import csv
 import json
 import os
 import pty
@@ -134,6 +135,18 @@ def test_usr1_leaves_a_checkpoint_and_killing_a_rank_loses_nothing_saved(place):
         assert saved == len(losses(run)) if code == 0 else 2 <= saved <= len(losses(run))
         verb(*training(place, number.name, '--resume', '--iterations', saved + 1))
         assert len(losses(run)) == saved + 1
+
+
+def test_a_run_that_is_killed_in_its_last_evaluation_has_lost_nothing(place, alone):
+    code = 'import os, sys; from mpi_ftp import __main__, train; train.evaluate = lambda *args: os.kill(os.getpid(), 9); __main__.main(sys.argv[1:])'
+    killed = subprocess.run([sys.executable, '-c', code, *map(str, training(place, 'killed'))], capture_output=True)
+    assert killed.returncode == -9 and not (place / 'killed/finished').exists()
+    assert (place / 'killed/last.weights').read_bytes() == (alone / 'last.weights').read_bytes()
+    verb(*training(place, 'killed', '--resume'))
+    last = [list(csv.DictReader((run / 'metrics.csv').read_text().splitlines()))[-1] for run in (place / 'killed', alone)]
+    for name in 'iteration', 'loss', 'mAP50', 'mAP50_95':
+        assert last[0][name] == last[1][name] != ''
+    assert losses(place / 'killed') == losses(alone) and (place / 'killed/finished').exists() and 'lacks' not in (place / 'killed/log.txt').read_text()
 
 
 def test_a_network_file_that_goes_while_its_run_trains_costs_nothing(place, tmp_path):
