@@ -18,7 +18,6 @@ from .step_buffers import group_buffers
 from .subtiles import part_shares
 from .tile import BLOCK, storage_shape
 
-ITEM = 4
 LATER = 24 << 20            # what a process takes after its profile, whatever the network: index of the data set, libraries, odds and ends (19 to 23 measured)
 MPI = 8 << 20               # of its own buffers and for sums of gradients (3 to 4), where there are other ranks
 EVALUATION = 36 << 20       # detections and metrics (25 to 28 measured)
@@ -30,12 +29,14 @@ STAYS = {'evaluation': 16 << 20, 'saving': 26 << 20}        # of what they took 
 @dataclass(frozen=True)
 class Course:
     """How a run goes, as far as plans depend on it: evaluates a split; goes on when it has evaluated or saved; paged: its weights wait in a file, memory
-    holds those of the group at work; ahead: mini-batches of pictures that wait; frozen: batch norm needs no sums."""
+    holds those of the group at work; ahead: mini-batches of pictures that wait; frozen: batch norm needs no sums; dtype: of tiles and
+    weights (what steps take is predicted for float32)."""
     evaluates: bool = True
     goes_on: bool = True
     paged: bool = False
     ahead: int = 2
     frozen: bool = False
+    dtype: str = 'float32'
 
 
 class Footprint:
@@ -47,6 +48,7 @@ class Footprint:
 
     def __init__(self, network, plan, machine, training=True, course=Course(), known=None):
         self.network, self.plan, self.machine, self.training, self.course = network, plan, machine, training, course
+        self.dtype = np.dtype(course.dtype)
         self.layouts, self.known = plan.layouts(network), {} if known is None else known
         self.shares = self.shares_of(training)
         self.evaluated = self.shares_of(False) if training else self.shares
@@ -125,7 +127,7 @@ class Footprint:
 
     def arena(self, rank, training):
         shares = self.shares if training else self.evaluated
-        groups = group_buffers(self.network, self.plan, self.layouts, shares, rank, np.dtype(np.float32), training, self.part_shares)
+        groups = group_buffers(self.network, self.plan, self.layouts, shares, rank, self.dtype, training, self.part_shares)
         return pack([buffer for group in groups for buffer in group.declare()])[1]
 
     def channels(self, rank):
@@ -146,19 +148,19 @@ class Footprint:
     def parameters(self, rank, name='training'):
         """Weights, and momentum and gradients where they are trained; between iterations gradients take nothing."""
         if self.course.paged:
-            return max(self.weights(rank, group) for group in self.plan.groups) * ITEM
-        return ((3 if name == 'training' else 2) if self.training else 1) * self.weights(rank) * ITEM
+            return max(self.weights(rank, group) for group in self.plan.groups) * self.dtype.itemsize
+        return ((3 if name == 'training' else 2) if self.training else 1) * self.weights(rank) * self.dtype.itemsize
 
     def slices(self):
         """A slice of a tensor on its way to a file: stored, in plain order and as received."""
         rows = max((prod(shape[1:]) for layer in self.network.layers for _, shape in layer.tensors), default=0)
-        return 3 * max(SLICE, BLOCK * rows * ITEM)
+        return 3 * max(SLICE, BLOCK * rows * self.dtype.itemsize)
 
     def messages(self, rank, training):
         """Buffers of all exchanges: those into a group, those back where they are others, and those at backward cuts."""
         if training not in self.asked:
             self.asked[training] = list(self.exchanged(training))
-        return sum(buffers(rank, owned, wanted, block) for owned, wanted, block in self.asked[training])
+        return sum(buffered(rank, owned, wanted, block) for owned, wanted, block in self.asked[training]) * self.dtype.itemsize
 
     def exchanged(self, training):
         """(boxes that ranks own, boxes that they want, channels to a block) of every exchange: see `corners`."""
@@ -188,13 +190,13 @@ class Footprint:
 
     def scratch(self, layer, shape):
         if (layer.index, shape) not in self.works:
-            self.works[layer.index, shape] = scratch(layer, shape)
+            self.works[layer.index, shape] = scratch(layer, shape) if self.dtype == np.float32 else (0, 0)
         return self.works[layer.index, shape]
 
     def pictures(self, rank, ahead):
         """Tiles of the picture: the one at work, one in the making, and what a loader has prepared."""
         boxes = [shares[rank].held.get(PICTURE, NOTHING) for shares in self.shares]
-        return (2 + ahead) * max(_bytes(box, self.network.shape[0]) for box in boxes)
+        return (2 + ahead) * max(prod(storage_shape(box, self.network.shape[0])) for box in boxes) * self.dtype.itemsize
 
 
 def corners(regions):
@@ -208,16 +210,12 @@ def within(boxes, others):
     return np.stack([lo, hi]) * (lo < hi).all(1)[:, None]
 
 
-def buffers(rank, owned, wanted, block):
-    """Bytes that a rank sends and receives when each rank wants a box of a tensor that others own."""
+def buffered(rank, owned, wanted, block):
+    """Numbers that a rank sends and receives when each rank wants a box of a tensor that others own."""
     sides = [np.diff(within(boxes, other[:, rank:rank + 1]), axis=0)[0] for boxes, other in ((owned, wanted), (wanted, owned))]
     sides = np.delete(np.stack(sides), rank, axis=1)
     sides[:, :, 1] = -(-sides[:, :, 1] // block) * block
-    return int(sides.prod(2).sum()) * ITEM
-
-
-def _bytes(box, block):
-    return prod(storage_shape(box, block)) * ITEM
+    return int(sides.prod(2).sum())
 
 
 def scratch(layer, shape):

@@ -48,7 +48,7 @@ def planned(world, network, batch, job, last=None, paged=None, beside=0):
 
     def find():
         for choice in (False, True) if paged is None and memory is not None else (bool(paged),):
-            course = Course(paged=choice, ahead=2 if beside else 0)          # mini-batches of pictures wait where a data set is read
+            course = Course(paged=choice, ahead=2 if beside else 0, dtype=job.dtype)          # mini-batches of pictures wait where a data set is read
             try:
                 if job.parts:
                     return fitting(network, plan_inference(network, world.size, batch, job, last), machine, memory, course, job.parts), choice

@@ -59,9 +59,9 @@ class Trainer:
         self.course = course_of(network, job, world.broadcast(splits))
         self.plan, self.machine = plan_run(world, network, self.mini, job, self.course)
         folder.write('job.toml', job.toml())
-        folder.write_json('plan.json', self.plan.to_json())
-        if world.rank == 0:
-            self.show(plan_table(network, self.plan))
+        self.tell_plan()
+        if job.dtype == 'float64':
+            folder.log('float64 runs the slow reference kernels: steps take many times as long as predicted, which is for float32')
         if unused := ignored(read_cfg(job.cfg)):
             folder.log('without effect here: ' + ', '.join(text.split(': ', 1)[1] for text in dict.fromkeys(unused)))
         if not self.course.evaluates:
@@ -94,6 +94,12 @@ class Trainer:
         return Feed(self.world, job.data, job.split, network.tensor_shape(-1, self.mini), self.model.picture, job.reader, options=options,
                     seed=job.seed, state=self.state, dtype=self.dtype, ahead=self.plan.predicted.get('ahead', 2))
 
+    def tell_plan(self):
+        """The plan as a file and as a table."""
+        self.folder.write_json('plan.json', self.plan.to_json())
+        if self.world.rank == 0:
+            self.show(plan_table(self.network, self.plan))
+
     def show(self, table):
         """A rich table on the terminal and in the log."""
         self.folder.note(show(table, width=140))
@@ -116,9 +122,8 @@ class Trainer:
         return 0, 0, (0, 0)
 
     def iterations(self, samples):
-        if self.job.epochs is not None:
-            return max(1, round(self.job.epochs * samples / self.batch))
-        return self.job.iterations or self.network.net.int('max_batches', least=1)
+        job, net = self.job, self.network.net
+        return max(1, round(job.epochs * samples / self.batch)) if job.epochs is not None else job.iterations or net.int('max_batches', least=1)
 
     def train(self):
         folder, job = self.folder, self.job
@@ -194,20 +199,18 @@ class Trainer:
 
     def evaluate(self, progress):
         """Metrics of the validation split with the weights at hand; empty where the run has none."""
-        world = self.world
         if not self.course.evaluates:
             return {}
         self.model.rest()
-        model = Model(self.network, self.plan, world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
+        model = Model(self.network, self.plan, self.world, self.dtype, training=False, losses=self.losses, parameters=self.model.parameters)
         split = self.job.val_split or 'val'
-        result = evaluate(world, model, self.job.data, split, self.job.reader, lambda done: progress.within(self.iteration, f'evaluated {done:.0%} of {split}'))
+        result = evaluate(self.world, model, self.job.data, split, self.job.reader, lambda done: progress.within(self.iteration, f'evaluated {done:.0%} of {split}'))
         model.arena.release()
         trim()
-        if world.rank:
+        if self.world.rank:
             return {}
         self.show(result.table(f'{split} after iteration {self.iteration}'))
-        numbers = result.as_dict()
-        return {name: numbers[name] for name in ('mAP50', 'mAP50_95', 'top1') if numbers.get(name) is not None}
+        return {name: number for name, number in result.as_dict().items() if name in ('mAP50', 'mAP50_95', 'top1') and number is not None}
 
     def replan(self):
         """Go on under a new plan where ranks or links have become so much slower that it pays."""
@@ -216,9 +219,7 @@ class Trainer:
             return
         why, before, self.plan, self.machine = found
         self.folder.log(f'iteration {self.iteration}: {why}; a new plan takes {1e3 * self.plan.predicted["seconds"]:.1f} ms instead of {1e3 * before:.1f}')
-        self.folder.write_json('plan.json', self.plan.to_json())
-        if self.world.rank == 0:
-            self.show(plan_table(self.network, self.plan))
+        self.tell_plan()
         old = self.model
         old.rest()
         self.feed.close()
@@ -240,11 +241,10 @@ class Trainer:
         save_checkpoint(getattr(folder, 'checkpoint', None), self.world, parameters, meta)
         save_weights(getattr(folder, 'weights', None), self.world, parameters, self.seen)
         trim()
-        self.world.barrier()
 
     def draw(self):
         """The curve so far."""
         if self.world.rank == 0 and self.iteration:
             plot_training(self.folder.path / 'training.png', self.folder.curve(), self.job.cfg.stem)
             trim()
-        self.world.barrier()
+        self.world.rest()

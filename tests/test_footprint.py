@@ -2,6 +2,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from planning_core import made_up_machine, network_of
 
 from mpi_ftp.footprint import EVALUATION, LATER, PLOTS, STAYS, Course, Footprint
@@ -10,14 +11,23 @@ from mpi_ftp.plan import GroupPlan, Plan, by_hand
 from mpi_ftp.step_buffers import group_buffers
 
 
-def test_tiles_are_what_a_run_allocates(tmp_path):
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_tiles_are_what_a_run_allocates(tmp_path, dtype):
     network = network_of(tmp_path, h=64, w=96)
     plan = by_hand(network, 2, 1, (2, 1), [0, 4])
-    footprint = Footprint(network, plan, made_up_machine(2))
+    footprint = Footprint(network, plan, made_up_machine(2), course=Course(dtype=dtype))
     for rank in range(2):
-        groups = group_buffers(network, plan, footprint.layouts, footprint.shares, rank, np.dtype('float32'), True)
+        groups = group_buffers(network, plan, footprint.layouts, footprint.shares, rank, np.dtype(dtype), True)
         arena = Arena([buffer for group in groups for buffer in group.declare()])
         assert footprint.arena(rank, True) == arena.nbytes > 0
+
+
+def test_numbers_of_twice_the_bytes_take_twice_the_room(tmp_path):
+    network = network_of(tmp_path, h=64, w=96)
+    plan = by_hand(network, 2, 1, (2, 1), [0, 4])
+    single, double = (Footprint(network, plan, made_up_machine(2), course=Course(dtype=dtype)).phase(1, 'training') for dtype in ('float32', 'float64'))
+    for name in 'parameters', 'messages', 'pictures':
+        assert double[name] == 2 * single[name] > 0
 
 
 def test_parts_need_less_room_for_tiles(tmp_path):
