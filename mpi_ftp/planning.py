@@ -59,19 +59,20 @@ def plan_run(world, network, batch, job, course=Course()):
 
 def plan_again(world, network, batch, job, plan, machine, watch, course=Course()):
     """(why, seconds that the old plan takes now, Plan, Machine) where a new plan pays, else None (collective)."""
-    seen, found = world.gather(watch.typical()), None
-    memory = budgets(world, job.memory)
-    changed = drift(machine, seen) if seen else None
-    if changed:
+    seen, memory = world.gather(watch.typical()), budgets(world, job.memory)
+
+    def find():
+        changed = drift(machine, seen)
+        if not changed:
+            return None
         now, why = changed
         before = CostModel(network, now, batch, plan.ranks, course=course, order=plan.order).price(plan).seconds
         try:
             new = fitting(network, plan.ranks, batch, now, job, memory, course)
         except (MemoryRefused, PlanError):                  # nothing better than what runs
-            new = plan
-        if new.predicted['seconds'] < (1 - GAIN) * before:
-            found = why, before, new, now
-    return world.broadcast(found)
+            return None
+        return (why, before, new, now) if new.predicted['seconds'] < (1 - GAIN) * before else None
+    return world.from_first(find)
 
 
 def known_machine(world, network, batch, job, room):

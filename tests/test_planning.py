@@ -1,6 +1,7 @@
 """Budgets of memory by rank and host; plans that do not fit them are refused before anything is allocated."""
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from core import HEAD, conv, make_network
@@ -132,3 +133,23 @@ def test_parts_that_a_job_asks_for(tmp_path):
     assert parted.predicted['bytes'] == Footprint(network, parted, machine).worst()[0] == sum(parted.predicted['memory'].values())
     monolith = replace(job, recompute='none', groups=(0,), parts=(4, 1))                                    # a head's group is not taken in parts
     assert not any(group.parted for group in planning.fitting(network, 1, 1, machine, monolith, (1 << 40,)).groups)
+
+
+@pytest.mark.mpi(2)
+def test_a_new_plan_is_made_where_it_pays(tmp_path):
+    comm, machine = comm_module.world(), made_up_machine(2)
+    network, job = network_of(tmp_path, h=96, w=96), Job(cfg=Path('net.cfg'))
+    plan = comm.from_first(lambda: find_plan(network, 2, 2, machine))
+    steady, slow = ((1.0, .2, 1.21), (1.0, .2, 1.21)), ((1.0, .2, 1.21), (3.0, .2, 3.21))
+
+    def again(late, **changes):
+        typical = late if comm.rank == 1 else steady
+        return planning.plan_again(comm, network, 2, replace(job, **changes), plan, machine, SimpleNamespace(typical=lambda: typical))
+    why, before, new, now = again(slow)
+    assert why == 'rank 1 computes 3.0 times slower than before' and now.speeds == pytest.approx((1, 3))
+    was, will = (sum(share.computed[0].size for share in shares[1:]) / sum(share.computed[0].size for share in shares) for shares in
+                 ([p.share(network, p.layouts(network), p.groups[0], rank) for rank in range(2)] for p in (plan, new)))
+    assert will < .4 < was and new.predicted['seconds'] < .9 * before
+    assert again(steady) is None
+    assert again(slow, memory=1) is None                     # nothing would fit, the run goes on as it is
+    assert again(None) is None                               # too few steps were seen
