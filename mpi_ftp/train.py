@@ -44,8 +44,7 @@ class Trainer:
 
     def __init__(self, world, job, folder):
         self.world, self.job, self.folder = world, job, folder
-        self.signals, self.dtype, self.told_dropped = Signals(), np.dtype(job.dtype), False
-        self.stop = False           # asked by a signal on any rank
+        self.signals, self.dtype, self.told_dropped, self.stop = Signals(), np.dtype(job.dtype), False, False          # stop: asked by a signal on any rank
         self.network = network = read_headed(job.cfg, 'train for')
         self.losses, self.cfg = losses_of(network), job.cfg.read_text(encoding='utf-8')          # the file may change or go before the run ends
         self.batch, self.mini = mini_batch(network, job)
@@ -143,16 +142,17 @@ class Trainer:
                 if self.iteration % job.checkpoint_every == 0 and self.iteration < self.total and not self.stop:
                     self.save()
                     self.draw()
-                if self.state[0] > epoch and job.replan and self.world.size > 1:
+                if self.state[0] > epoch and job.replan and self.world.size > 1 and self.iteration < self.total:
                     self.replan()
             self.feed.close()                                       # what it has prepared is room to draw in
             self.save()
-            if self.iteration == self.total:                        # once nothing can be lost any more
+            finished = self.iteration >= self.total and not (self.stop and self.course.evaluates)       # who asks to stop may not wait so long
+            if finished:                                            # once nothing can be lost any more
                 folder.begin_metrics(COLUMNS, self.iteration, self.evaluate(progress))
         self.draw()
         for line in tell(times, self.plan, self.batch // self.mini, self.world):
             folder.log(line)
-        if self.iteration >= self.total:
+        if finished:
             folder.finish(f'{self.total} iterations')
         else:
             folder.log(f'stopped by signal after iteration {self.iteration} of {self.total}; --resume goes on')

@@ -111,7 +111,7 @@ def test_a_run_that_plans_anew_goes_on_as_before(tmp_path, monkeypatch):
                   groups=(0,), dtype='float64', threads=1)
         with train.Trainer(world, job, open_run(job.run, False, world.rank)) as trainer:
             trainer.train()
-        assert len(asked) == 3 and (trainer.plan == new) == (name == 'anew')
+        assert len(asked) == 2 and (trainer.plan == new) == (name == 'anew')
     if world.rank == 0:
         same_run(tmp_path / 'anew', tmp_path / 'steady', 1e-11)
         assert len(losses(tmp_path / 'anew')) == 6

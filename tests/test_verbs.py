@@ -20,7 +20,7 @@ from planning_core import made_up_machine
 from verb_runs import CONV, alone, losses, place, same_run, start, training, verb, write_weights
 
 from mpi_ftp.convert import convert
-from mpi_ftp.machine import write_machine
+from mpi_ftp.machine import read_machine, write_machine
 
 __all__ = 'place', 'alone'           # fixtures
 
@@ -61,6 +61,16 @@ def test_four_ranks_and_one_reader_train_what_one_rank_trains(place, alone):
     verb(*training(place, 'four', '--grid', '2x2', '--groups', '0,2', '--reader', 'one', '--threads', '1'), ranks=4)
     same_run(place / 'four', alone, 1e-12)
     assert re.search(r'weights of ranks( 0\.0){4} MiB, .* 0\.1 MiB in all for one copy of 0\.0 MiB', (place / 'four' / 'log.txt').read_text())
+
+
+def test_a_profile_serves_trainings(place, alone, tmp_path):
+    machine = tmp_path / 'm.json'
+    verb('profile', machine, '--cfg', place / 'n.cfg', '--seconds', '.5', '--threads', '1', ranks=2)
+    found, before = read_machine(machine), machine.read_bytes()
+    assert len(found.hosts) == len(found.speeds) == 2 and found.signature and found.picture > 0 and min(found.link) > 0
+    verb(*training(place, tmp_path / 'run', '--machine', machine, '--threads', '1'), ranks=2)
+    same_run(tmp_path / 'run', alone, 1e-12)
+    assert machine.read_bytes() == before                   # it was not measured again
 
 
 def test_resuming_changes_nothing_on_the_same_and_on_other_ranks(place, alone):
@@ -137,16 +147,24 @@ def test_usr1_leaves_a_checkpoint_and_killing_a_rank_loses_nothing_saved(place):
         assert len(losses(run)) == saved + 1
 
 
-def test_a_run_that_is_killed_in_its_last_evaluation_has_lost_nothing(place, alone):
-    code = 'import os, sys; from mpi_ftp import __main__, train; train.evaluate = lambda *args: os.kill(os.getpid(), 9); __main__.main(sys.argv[1:])'
-    killed = subprocess.run([sys.executable, '-c', code, *map(str, training(place, 'killed'))], capture_output=True)
-    assert killed.returncode == -9 and not (place / 'killed/finished').exists()
-    assert (place / 'killed/last.weights').read_bytes() == (alone / 'last.weights').read_bytes()
-    verb(*training(place, 'killed', '--resume'))
-    last = [list(csv.DictReader((run / 'metrics.csv').read_text().splitlines()))[-1] for run in (place / 'killed', alone)]
+KILLED = 'train.evaluate = lambda *args: os.kill(os.getpid(), 9)'
+ASKED = 'asked = iter([0, 0, 0, 15]); train.Signals = type("Signals", (), {"asked": property(lambda self: next(asked))})'
+
+
+@pytest.mark.parametrize('what, code', [(KILLED, -9), (ASKED, 0)])
+def test_a_run_that_ends_before_its_last_evaluation_has_lost_nothing(place, alone, tmp_path, what, code):
+    """Killed in the midst of it, or asked to stop by a signal in the last iteration."""
+    run, text = tmp_path / 'run', f'import os, sys; from mpi_ftp import __main__, train; {what}; __main__.main(sys.argv[1:])'
+    ended = subprocess.run([sys.executable, '-c', text, *map(str, training(place, run))], capture_output=True)
+    assert ended.returncode == code and not (run / 'finished').exists()
+    assert (run / 'last.weights').read_bytes() == (alone / 'last.weights').read_bytes()
+    verb(*training(place, run, '--resume'))
+    last = [list(csv.DictReader((folder / 'metrics.csv').read_text().splitlines()))[-1] for folder in (run, alone)]
     for name in 'iteration', 'loss', 'mAP50', 'mAP50_95':
         assert last[0][name] == last[1][name] != ''
-    assert losses(place / 'killed') == losses(alone) and (place / 'killed/finished').exists() and 'lacks' not in (place / 'killed/log.txt').read_text()
+    log = (run / 'log.txt').read_text()
+    assert losses(run) == losses(alone) and (run / 'finished').exists() and 'lacks' not in log
+    assert ('stopped by signal after iteration 4 of 4; --resume goes on' in log) == (code == 0)
 
 
 def test_a_network_file_that_goes_while_its_run_trains_costs_nothing(place, tmp_path):
