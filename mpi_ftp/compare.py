@@ -1,4 +1,4 @@
-"""Plans side by side: named alternatives, numbers of ranks, networks and links. Finds no plan itself: it is handed functions that do."""
+"""Plans side by side: named alternatives, numbers of ranks, networks and links. Finds no plan itself."""
 from .cost import at_work
 from .errors import JobError, MemoryRefused, PlanError
 from .plan_table import layout_words
@@ -42,21 +42,27 @@ def layers(text):
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
 
 
-def comparison(finders, name):
-    """A table of plans: seconds by part, memory, and the speed-up over the first. finders: {label: function that finds the plan}."""
+def attempt(find, *args, **options):
+    """The Plan that find(…) gives, or what it refused with."""
+    try:
+        return find(*args, **options)
+    except (MemoryRefused, PlanError) as error:
+        return error
+
+
+def comparison(plans, name):
+    """A table of plans: seconds by part, memory, and the speed-up over the first. plans: {label: what `attempt` gave}."""
     from rich.table import Table
     table, first, refused = Table(box=None, header_style='bold'), None, []
     for column in (name, 'grid', 'number of groups', 'ms a step', 'times the first', *(part.replace('_', ' ') for part in SHOWN), 'MiB'):
         table.add_column('again' if column == 'recompute' else column, justify='right')
-    for label, find in finders.items():
-        try:
-            plan = find()
-        except MemoryRefused:
+    for label, plan in plans.items():
+        if isinstance(plan, MemoryRefused):
             table.add_row(label, '', '', 'does not fit')
             continue
-        except PlanError as error:
+        if isinstance(plan, PlanError):
             table.add_row(label, '', '', 'impossible')
-            refused.append(f'{label}: {error}')
+            refused.append(f'{label}: {plan}')
             continue
         found = plan.predicted
         first = first or found['seconds']
@@ -75,7 +81,7 @@ def main_cut(plan):
 
 
 def choices(plans):
-    """A table of what was chosen: for each (network's name, link, ranks, plan, seconds of one rank)."""
+    """A table of what was chosen: for each (network's name, link, ranks, plan and that of one rank, or None where there is none)."""
     from rich.table import Table
     table = Table(box=None, header_style='bold')
     for column, justify in (('network', 'left'), ('link', 'right'), ('ranks', 'right'), ('s a step', 'right'), ('speed-up', 'right'), ('groups', 'right'),
@@ -85,8 +91,8 @@ def choices(plans):
         if plan is None:
             table.add_row(name, link, str(ranks), 'does not fit')
             continue
-        found = plan.predicted
-        table.add_row(name, link, str(ranks), f'{found["seconds"]:.3f}', f'{alone / found["seconds"]:.2f}', str(len(plan.groups)), f'{found["bytes"] / (1 << 20):.0f}',
+        found, faster = plan.predicted, f'{alone.predicted["seconds"] / plan.predicted["seconds"]:.2f}' if alone else ''
+        table.add_row(name, link, str(ranks), f'{found["seconds"]:.3f}', faster, str(len(plan.groups)), f'{found["bytes"] / (1 << 20):.0f}',
                       kinds(plan))
     return table
 

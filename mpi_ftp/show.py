@@ -8,7 +8,7 @@ from . import job as jobs
 from . import kernels
 from .arguments import numbers
 from .comm import Alone
-from .compare import alternative, choices, comparison, verdict
+from .compare import alternative, attempt, choices, comparison, verdict
 from .errors import JobError, MemoryRefused, UsageError
 from .files import check_writable, replacing
 from .footprint import Course, Footprint
@@ -81,8 +81,11 @@ def show(args):
     watched = terminal() is not None
     console = Console(width=max(Console().width, 150), force_terminal=watched, no_color=not watched)
     if args.sweep:
-        plans = {n: find(n) for n in span(args.sweep)}
-        console.print(comparison({str(n): lambda plan=plan: plan for n, plan in plans.items()}, 'ranks'))
+        tried = {n: attempt(find, n) for n in span(args.sweep)}
+        plans = {n: plan for n, plan in tried.items() if not isinstance(plan, Exception)}
+        if not plans:
+            raise tried[max(tried)]
+        console.print(comparison({str(n): plan for n, plan in tried.items()}, 'ranks'))
         console.print(verdict(plans), highlight=False, soft_wrap=True)
         if args.png:
             from .scaling_picture import draw_scaling
@@ -90,7 +93,7 @@ def show(args):
         return
     if args.compare:
         named = {name.strip(): alternative(name) for name in args.compare.split(',')}
-        console.print(comparison({name: (lambda options=options: find(ranks, **options)) for name, options in named.items()}, 'plan'))
+        console.print(comparison({name: attempt(find, ranks, **options) for name, options in named.items()}, 'plan'))
         return
     if args.table:
         networks = [network, *(read_network(path) for path in (args.also or '').split(',') if path)]
@@ -119,17 +122,18 @@ def span(text):
 
 
 def chosen(networks, machine, counts, links, find):
-    """(network's name, link, ranks, Plan or None, seconds of one rank) of each."""
+    """(network's name, link, ranks, Plan, that of one rank; None where nothing fits) of each."""
+    def fitting_one(*args):
+        try:
+            return find(*args)
+        except MemoryRefused:
+            return None
     for network in networks:
-        alone = find(1, network).predicted['seconds']
+        alone = fitting_one(1, network)
         for link in links or [None]:
             between = replace(machine, net_link=(machine.net_link[0], link * 1e6 / 8 * HEADERS), sums=(), fewer=()) if link else machine
             for ranks in counts:
-                try:
-                    plan = find(ranks, network, between)
-                except MemoryRefused:
-                    plan = None
-                yield Path(network.path).stem, f'{(link or machine.net_link[1] * 8e-6 / HEADERS):.0f} Mbit/s', ranks, plan, alone
+                yield (Path(network.path).stem, f'{(link or machine.net_link[1] * 8e-6 / HEADERS):.0f} Mbit/s', ranks, fitting_one(ranks, network, between), alone)
 
 
 def memory_of(job, machine):

@@ -1,14 +1,12 @@
 """The verb `plan` and what it prints: table, JSON, picture."""
 import json
 import re
-from io import StringIO
 from types import SimpleNamespace
 
 import pytest
-from planning_core import made_up_machine, network_of
+from planning_core import made_up_machine, network_of, printed, run_plan
 
 from mpi_ftp.__main__ import main
-from mpi_ftp.compare import comparison, main_cut, verdict
 from mpi_ftp.cost import CostModel
 from mpi_ftp.errors import MemoryRefused
 from mpi_ftp.footprint import Course
@@ -20,13 +18,6 @@ from mpi_ftp.refine import predicted
 from mpi_ftp.region import Region
 from mpi_ftp.search import find_plan
 from mpi_ftp.subtiles import with_parts
-
-
-def printed(table):
-    from rich.console import Console
-    text = StringIO()
-    Console(width=200, file=text).print(table)
-    return text.getvalue()
 
 
 def test_json_gives_the_same_plan(tmp_path):
@@ -61,15 +52,6 @@ def test_the_table_names_groups_that_begin_early(tmp_path):
 def without_parts(record):
     """A plan as older versions wrote it."""
     return {**record, 'groups': [{name: value for name, value in group.items() if name != 'parts'} for group in record['groups']]}
-
-
-def run_plan(tmp_path, *words):
-    network = network_of(tmp_path)
-    machine = tmp_path / 'machine.json'
-    machine.write_text(json.dumps(made_up_machine(2).to_json()))
-    with pytest.raises(SystemExit) as end:
-        main(['plan', '--cfg', str(network.path), '--machine', str(machine), *words])
-    return end.value.code
 
 
 def test_the_verb_prints_and_writes(tmp_path, capsys):
@@ -110,18 +92,6 @@ def test_the_table_tells_what_measuring_took(tmp_path):
         assert ('measuring rates took 5120 before' in text) == told
 
 
-def test_plans_side_by_side(tmp_path, capsys):
-    names = 'per-layer', 'fused', '0/4', 'spatial 0/4 cuts 2/6', 'samples', 'tail', 'auto'
-    assert run_plan(tmp_path, '--ranks', '4', '--batch', '4', '--compare', ','.join(names)) in (0, None)
-    lines = capsys.readouterr().out.splitlines()[1:]
-    milliseconds = {}
-    for name in names:
-        line = next(line for line in lines if line.split('  ')[0].strip() == name or line.strip().startswith(name + ' '))
-        lines.remove(line)
-        milliseconds[name] = float(line.strip()[len(name):].split('.')[0].split()[-1])
-    assert milliseconds['auto'] <= min(milliseconds.values()) + 1
-
-
 def test_layouts_are_what_they_are_called(tmp_path):
     network, machine = network_of(tmp_path, 'tiny-yolo', 64, 96), made_up_machine(4)
     spatial, samples, tail = (find_plan(network, 4, 4, machine, layout=layout) for layout in ('spatial', 'samples', 'tail'))
@@ -131,32 +101,6 @@ def test_layouts_are_what_they_are_called(tmp_path):
     assert all((g.start >= smallest) == all(len(edges) == 2 for edges in g.edges) for g in tail.groups) and smallest in [g.start for g in tail.groups]
     again = find_plan(network, 4, 4, machine, layout='tail', groups=(0, 2))
     assert {0, 2, smallest} == {g.start for g in again.groups}
-
-
-def test_a_sweep_over_ranks(tmp_path, capsys):
-    png = tmp_path / 'scaling.png'
-    assert run_plan(tmp_path, '--sweep', 'ranks=1..3', '--png', str(png)) in (0, None)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:4]] == ['1', '2', '3'] and ' ms a step' in lines[4]
-    from PIL import Image
-    with Image.open(png) as picture:
-        assert picture.size[0] > 600
-
-
-def test_a_verdict_names_what_is_lost():
-    def plan(ranks, seconds, **parts):
-        parts = {'forward': 0.0, 'backward': 0.0, 'recompute': 0.0, 'exchange': 0.0, 'norm_sums': 0.0, 'gradient_sums': 0.0, 'optimizer': 0.0, **parts}
-        return Plan(ranks, 1, (), {'seconds': seconds, 'parts': parts})
-
-    plans = {1: plan(1, 8.0, forward=8.0), 2: plan(2, 4.5, forward=4.0, exchange=.5), 4: plan(4, 4.4, forward=2.0, exchange=2.4)}
-    assert verdict(plans).startswith('2 ranks take 4500 ms a step, 1.8 times as fast as 1, more gain less than 3 %')
-    assert 'halos' in verdict(plans)
-
-
-def test_a_table_of_choices(tmp_path, capsys):
-    assert run_plan(tmp_path, '--table', '2,3', '--links', '100,1000', '--also', str(network_of(tmp_path).path)) in (0, None)
-    lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split()[1:4:2] for line in lines if line.strip().startswith('net ')] == 2 * [['100', '2'], ['100', '3'], ['1000', '2'], ['1000', '3']]
 
 
 @pytest.mark.parametrize('words, code, says', [(['--sweep', '3..1'], 6, '--sweep 3..1'), (['--compare', 'most'], 6, 'expected auto'), (['--compare', '0/4 cuts x'], 6, 'cuts 2/6'), (['--table', '2,x'], 2, 'whole numbers'), (['--ranks', '0'], 6, '--ranks 0'), (['--compare', 'auto', '--sweep', '1..2'], 2, '--sweep and --compare: expected one of them'),
@@ -194,26 +138,6 @@ def test_words_that_do_not_go_together_are_refused(tmp_path, capsys, words, sent
     with pytest.raises(SystemExit) as ended:
         main(['plan', '--cfg', str(path), '--machine', str(machine), '--ranks', '2', *words])
     assert ended.value.code == 2 and sentence in capsys.readouterr().err
-
-
-def test_an_impossible_plan_leaves_the_others(tmp_path):
-    network = network_of(tmp_path)
-    finders = {grid: lambda grid=grid: find_plan(network, 2, 1, made_up_machine(2), grid=grid) for grid in ((3, 3), (1, 2))}
-    text = printed(comparison({str(grid): find for grid, find in finders.items()}, 'plan'))
-    assert 'impossible' in text and 'needs 9 ranks' in text and '1x2' in text
-
-
-def test_one_count_is_no_verdict_on_more(tmp_path):
-    plan = find_plan(network_of(tmp_path), 2, 1, made_up_machine(2, flops=1e11))
-    found = verdict({2: plan})
-    assert 'pay' not in found and f'{1e3 * plan.predicted["seconds"]:.1f} ms' in found
-
-
-def test_a_comparison_tells_the_grid_that_is_used(tmp_path):
-    """Not that which the search began with: a slow link leaves one of four at work."""
-    network = network_of(tmp_path)
-    alone = find_plan(network, 4, 1, made_up_machine(4, link=(1e-1, 1e5)))
-    assert main_cut(alone) == '1x1, 1 at work' and main_cut(by_hand(network, 4, 1, (2, 2), [0])) == '2x2'
 
 
 @pytest.mark.parametrize('option, name', [('--json', 'plan.json'), ('--png', 'plan.png'), ('--save-machine', 'm.json')])
