@@ -35,7 +35,7 @@ def losses_of(network):
 
 
 def load_kernels(world, job, losses):
-    """Compile, or load from the disk cache, what a run needs: the first rank of each host compiles while its others wait.
+    """Compile, or load from the disk cache, what a run needs: the first rank of each host compiles while its others sleep.
 
     The command line has put the number of threads, given or fair, into NUMBA_NUM_THREADS.
     """
@@ -45,8 +45,8 @@ def load_kernels(world, job, losses):
             if turn:
                 kernels.load(dtype, lambda done, total: tell(done / total))
                 prepare(list(losses.values()), dtype)
-            host.barrier()
-        world.barrier()
+            host.rest()
+        world.rest()
     trim()
     kernels.set_threads(int(os.environ.get('NUMBA_NUM_THREADS', 1)), host.size)
     kernels.set_winograd(job.winograd)
