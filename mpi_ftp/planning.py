@@ -38,7 +38,7 @@ def mini_batch(network, job):
 
 
 def course_of(network, job, splits):
-    """The Course of a run on data with such splits (see session.splits_of): whether it evaluates, and does so, or saves, before its end, …"""
+    """The Course of a run on data with such splits (see session.splits_of)."""
     evaluates = job.val_split != 'none' if job.val_split else 'val' in splits
     total = math.inf if job.epochs else job.iterations or network.net.int('max_batches', 0) or math.inf
     return Course(evaluates, total > min(job.checkpoint_every, job.val_every if evaluates and job.val_every else math.inf), frozen=job.batch_norm == 'frozen',
