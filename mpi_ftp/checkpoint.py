@@ -43,7 +43,7 @@ def save(path, tensors, meta):
             if written != shape[0]:
                 raise ValueError(f'{name} of shape {shape} came with {written} rows')
         for key, value in {**meta, 'format': FORMAT, 'versions': versions()}.items():
-            # of a fixed length: the others lie in a heap of HDF5's, in which it goes round for ever where a block of the file is lost
+            # of a fixed length, see files.fixed
             file.create_dataset(f'meta/{key}', data=np.bytes_(json.dumps(value, default=as_json)))
 
 

@@ -151,7 +151,12 @@ def fixed(texts):
 
 def texts(array):
     """What `fixed` keeps, or texts of any length in files of earlier versions, as a list."""
-    return [value if isinstance(value, str) else value.decode(errors='surrogateescape') for value in array[:]]
+    return [plain(value) for value in array[:]]
+
+
+def plain(value):
+    """A value as HDF5 gives it, which is bytes where it is a text."""
+    return value.decode(errors='surrogateescape') if isinstance(value, bytes) else value
 
 
 def remains(folder):

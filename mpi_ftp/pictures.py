@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .errors import DataError, nearest
-from .files import DAMAGED, fixed, new_hdf5, reason, texts
+from .files import DAMAGED, fixed, new_hdf5, plain, reason, texts
 from .picture_checks import check
 
 FORMAT, VERSION = 'mpi_ftp pictures', 1
@@ -43,7 +43,7 @@ class Pictures:
 
     def _load(self):
         file = self._file
-        self.attributes = {name: texts([value])[0] if isinstance(value, (bytes, str)) else value for name, value in file.attrs.items()}
+        self.attributes = {name: plain(value) for name, value in file.attrs.items()}
         self.classes, self._names = texts(file['classes']), texts(file['names'])
         self._sizes = file['sizes'][:]
         self._offsets = file['offsets'][:]
@@ -227,8 +227,7 @@ def _open(path):
     try:
         # Readers never lock: the file may lie on NFS, and a finished file is never written again
         file = h5py.File(path, 'r', locking=False)
-        found, version = file.attrs.get('format'), file.attrs.get('version')
-        found = found.decode(errors='replace') if isinstance(found, bytes) else found
+        found, version = plain(file.attrs.get('format')), file.attrs.get('version')
     except DAMAGED as error:
         raise DataError(f'{path} cannot be opened: {reason(error)}') from error
     if found == FORMAT and version == VERSION:
